@@ -1,0 +1,239 @@
+//! The broker library's questions, answered by [`decide`]: who may connect, subscribe and publish.
+
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use rmqtt::{
+    codec::v5::SubscribeAckReason,
+    context::ServerContext,
+    hook::{Handler, HookResult, Parameter, ReturnType, Type},
+    session::Session,
+    types::{AuthResult, ConnectInfo, Publish, PublishAclResult, Reason, Subscribe, SubscribeReturn},
+};
+
+use super::{kick::kick, live::Live};
+use crate::{
+    auth::DeviceAuth,
+    policy::{Action, Decision, Denial, Principal, decide},
+};
+
+/// How often a login is checked again because devices were kicked meanwhile, before it is refused and left to the client's own retry.
+const ADMISSION_TRIES: u32 = 5;
+
+/// Stands between the clients and the broker.
+pub(super) struct Gate {
+    auth: Arc<dyn DeviceAuth>,
+    pub(super) live: Live,
+    /// Empty before the start and after the end: the context owns the gate, so the gate must let go of it.
+    context: RwLock<Option<ServerContext>>,
+    pub(super) refused: AtomicU64,
+    pub(super) dropped: AtomicU64,
+}
+
+impl Gate {
+    pub(super) fn new(auth: Arc<dyn DeviceAuth>) -> Arc<Self> {
+        let (refused, dropped) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { auth, live: Live::default(), context: RwLock::new(None), refused, dropped })
+    }
+
+    /// Takes its place in front of the broker.
+    pub(super) async fn install(self: &Arc<Self>, context: &ServerContext) {
+        *self.context.write().unwrap_or_else(PoisonError::into_inner) = Some(context.clone());
+        let register = context.extends.hook_mgr().register();
+        for question in [
+            Type::ClientAuthenticate,
+            Type::ClientConnected,
+            Type::ClientDisconnected,
+            Type::ClientSubscribeCheckAcl,
+            Type::MessagePublishCheckAcl,
+            Type::MessageDropped,
+        ] {
+            register.add(question, Box::new(Hook(self.clone()))).await;
+        }
+        register.start().await;
+    }
+
+    /// Lets go of the broker; refuses every login from now on.
+    pub(super) fn close(&self) {
+        *self.context.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn context(&self) -> Option<ServerContext> {
+        self.context.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn authenticate(&self, connect: &ConnectInfo) -> AuthResult {
+        let answer = self.admit(connect).await;
+        if !matches!(answer, AuthResult::Allow(..)) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn admit(&self, connect: &ConnectInfo) -> AuthResult {
+        let client_id: &str = connect.client_id();
+        let Some(context) = self.context() else { return AuthResult::NotAuthorized };
+        let (Some(username), Some(password)) = (connect.username(), connect.password()) else {
+            tracing::info!(device = client_id, reason = "no_credentials", "mqtt login refused");
+            return AuthResult::BadUsernameOrPassword;
+        };
+        for _ in 0..ADMISSION_TRIES {
+            let kicks = self.live.kicks();
+            let Some(principal) = self.auth.authenticate(username, password).await else {
+                tracing::info!(device = &**username, reason = "bad_credentials", "mqtt login refused");
+                return AuthResult::BadUsernameOrPassword;
+            };
+            let action = Action::Connect { client_id, has_will: connect.last_will().is_some() };
+            if let Decision::Deny(reason) = decide(&principal, &action) {
+                tracing::warn!(device = &**username, client_id, branch = branch_of(&principal), %reason, "mqtt login refused");
+                return AuthResult::NotAuthorized;
+            }
+            if !connect.clean_start() {
+                drop_foreign_session(&context, client_id, &principal).await;
+            }
+            let branch = branch_of(&principal);
+            if self.live.admit(connect.id().clone(), principal, kicks) {
+                tracing::debug!(device = client_id, branch, "mqtt login");
+                return AuthResult::Allow(false, None);
+            }
+        }
+        tracing::warn!(device = client_id, reason = "kicked_meanwhile", "mqtt login refused");
+        AuthResult::NotAuthorized
+    }
+
+    /// A kick that came between the login and now found no session to close, so close it here.
+    fn connected(&self, session: &Session) {
+        if self.live.knows(&session.id.client_id) {
+            return;
+        }
+        let (context, client_id) = (session.scx.clone(), session.id.client_id.clone());
+        tokio::spawn(async move { kick(&context, &client_id).await });
+    }
+
+    async fn principal(&self, session: &Session) -> Option<Principal> {
+        match self.live.principal(&session.id) {
+            Some(principal) => Some(principal),
+            None => self.auth.principal(session.id.username.as_deref()?).await,
+        }
+    }
+
+    async fn refusal(&self, session: &Session, action: &Action<'_>) -> Option<Denial> {
+        let principal = self.principal(session).await;
+        let decision = principal.as_ref().map(|principal| decide(principal, action));
+        let reason = match (decision, action) {
+            (Some(Decision::Allow), _) => return None,
+            (Some(Decision::Deny(reason)), _) => reason,
+            // Revoked meanwhile: nothing is its own any more.
+            (None, Action::Subscribe(_)) => Denial::ForeignFilter,
+            (None, Action::Publish { .. } | Action::Connect { .. }) => Denial::ForeignTopic,
+        };
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let (device, branch) = (&*session.id.client_id, principal.as_ref().map_or_else(String::new, branch_of));
+        match action {
+            Action::Subscribe(topic) => tracing::warn!(device, branch, topic = shortened(topic), %reason, "mqtt subscription refused"),
+            Action::Publish { topic } => tracing::warn!(device, branch, topic = shortened(topic), %reason, "mqtt publish refused"),
+            Action::Connect { .. } => {}
+        }
+        Some(reason)
+    }
+
+    async fn subscribe(&self, session: &Session, subscribe: &Subscribe) -> SubscribeReturn {
+        // The library takes a shared group off the filter before it asks; put it back, so that the policy sees what was sent.
+        let whole = subscribe.opts.shared_group().map(|group| format!("$share/{group}/{}", subscribe.topic_filter));
+        let filter = whole.as_deref().unwrap_or(&subscribe.topic_filter);
+        match self.refusal(session, &Action::Subscribe(filter)).await {
+            None => SubscribeReturn::new_success(subscribe.opts.qos(), None),
+            Some(_) => SubscribeReturn::new_failure(SubscribeAckReason::NotAuthorized),
+        }
+    }
+
+    async fn publish(&self, session: &Session, publish: &Publish) -> PublishAclResult {
+        match self.refusal(session, &Action::Publish { topic: &publish.topic }).await {
+            None => PublishAclResult::allow(),
+            // MQTT 3.1.1 has no negative acknowledgement: closing the connection is the only honest answer (§3.3.5.2).
+            Some(_) => PublishAclResult::rejected(true, None),
+        }
+    }
+
+    fn dropped(&self, client_id: &str, publish: &Publish) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(device = client_id, topic = &*publish.topic, "mqtt queue full, oldest message dropped");
+    }
+}
+
+/// A session that its client left without the clean-session flag holds subscriptions nobody asks about again. Those of a branch the device
+/// has left must not come back to life.
+async fn drop_foreign_session(context: &ServerContext, client_id: &str, principal: &Principal) {
+    let entry = {
+        let id = rmqtt::types::Id::from(context.node.id(), client_id.into());
+        context.extends.shared().await.entry(id)
+    };
+    let kept = entry.subscriptions().await.unwrap_or_default();
+    if kept.iter().any(|kept| !decide(principal, &Action::Subscribe(&kept.topic)).is_allowed()) {
+        tracing::info!(device = client_id, branch = branch_of(principal), "mqtt session of another branch dropped");
+        kick(context, client_id).await;
+    }
+}
+
+fn branch_of(principal: &Principal) -> String {
+    match principal {
+        Principal::Device { scope, .. } => scope.to_string(),
+        Principal::Backend { env } => env.to_string(),
+    }
+}
+
+/// A topic as a log line may hold it: a stranger chooses its length.
+fn shortened(topic: &str) -> &str {
+    const LOGGED_BYTES_MAX: usize = 200;
+    let end = (0..=topic.len().min(LOGGED_BYTES_MAX)).rev().find(|end| topic.is_char_boundary(*end)).unwrap_or(0);
+    &topic[..end]
+}
+
+struct Hook(Arc<Gate>);
+
+#[async_trait]
+impl Handler for Hook {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "asked only what `install` registered it for")]
+    #[expect(elided_lifetimes_in_paths, reason = "the library declares its trait so, and the lifetimes must match")]
+    async fn hook(&self, question: &Parameter, answer: Option<HookResult>) -> ReturnType {
+        let gate = &self.0;
+        match question {
+            Parameter::ClientAuthenticate(connect) => (false, Some(HookResult::AuthResult(gate.authenticate(connect).await))),
+            Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
+                (false, Some(HookResult::SubscribeAclResult(gate.subscribe(session, subscribe).await)))
+            }
+            Parameter::MessagePublishCheckAcl(session, publish) => {
+                (false, Some(HookResult::PublishAclResult(gate.publish(session, publish).await)))
+            }
+            Parameter::ClientConnected(session) => {
+                gate.connected(session);
+                (true, answer)
+            }
+            Parameter::ClientDisconnected(session, reason) => {
+                gate.live.forget(&session.id);
+                tracing::debug!(device = &*session.id.client_id, %reason, "mqtt connection closed");
+                (true, answer)
+            }
+            Parameter::MessageDropped(Some(to), _, publish, Reason::MessageQueueFull) => {
+                gate.dropped(&to.client_id, publish);
+                (true, answer)
+            }
+            _ => (true, answer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logged_topics_are_cut_at_a_character() {
+        assert_eq!(shortened("a/b"), "a/b");
+        assert_eq!(shortened(&"x".repeat(65_535)).len(), 200);
+        assert_eq!(shortened(&format!("{}é", "x".repeat(199))).len(), 199);
+    }
+}

@@ -1,0 +1,157 @@
+//! The error-code table: one stable code for everything that can be refused, and every question about it an exhaustive match.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Whether the same request may succeed later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The same request gets the same answer.
+    Never,
+    /// It may succeed after a while.
+    Later,
+}
+
+macro_rules! codes {
+    ($($name:ident = $wire:literal, $status:literal, $retry:ident, $title:literal, $next:literal;)*) => {
+        /// A stable code; the wire carries its snake_case name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        pub enum Code {
+            $(#[doc = $title] $name,)*
+            /// A code that this build does not know, from a newer peer.
+            #[serde(other)]
+            Unknown,
+        }
+
+        impl Code {
+            /// Every code, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $wire,)*
+                    Self::Unknown => "unknown",
+                }
+            }
+
+            /// The HTTP status of an error answer with this code.
+            pub fn http_status(self) -> u16 {
+                match self {
+                    $(Self::$name => $status,)*
+                    Self::Unknown => 500,
+                }
+            }
+
+            /// Whether the same request may succeed later.
+            pub fn retry(self) -> Retry {
+                match self {
+                    $(Self::$name => Retry::$retry,)*
+                    Self::Unknown => Retry::Later,
+                }
+            }
+
+            /// Its meaning in a few words.
+            pub fn title(self) -> &'static str {
+                match self {
+                    $(Self::$name => $title,)*
+                    Self::Unknown => "A code this version does not know",
+                }
+            }
+
+            /// What whoever met it should do.
+            pub fn next_step(self) -> &'static str {
+                match self {
+                    $(Self::$name => $next,)*
+                    Self::Unknown => "update this client",
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedRequest = "malformed_request", 400, Never, "The request could not be understood", "compare the request with /openapi.json";
+    MalformedRow = "malformed_row", 422, Never, "A row breaks the row rules", "send strings, integers, booleans, null, arrays and objects only, with an id";
+    FloatRefused = "float_refused", 422, Never, "A float where none may stand", "send quantities as decimal strings and money as an integer of minor units";
+    IntegerOutOfRange = "integer_out_of_range", 422, Never, "An integer beyond ±(2^53−1)", "send large numbers as strings";
+    MalformedCursor = "malformed_cursor", 400, Never, "Not a cursor of this server", "send the cursor as the head or the last line gave it, or none for a snapshot";
+    SnapshotRequired = "snapshot_required", 410, Never, "There are no changes since this cursor any more", "ask again without `after`; keep the upload queue";
+    CredentialsMissing = "credentials_missing", 401, Never, "No credentials", "send Authorization: Bearer <device_id>:<token>, or an admin token";
+    CredentialsRefused = "credentials_refused", 401, Never, "Wrong credentials", "check the token; enrol the device again if it was lost";
+    DeviceRevoked = "device_revoked", 401, Never, "This device was revoked", "enrol it again: mstore-sync device add";
+    Forbidden = "forbidden", 403, Never, "Not your branch or role", "use credentials of this branch, or an admin token";
+    NotFound = "not_found", 404, Never, "No such thing", "check the path and the names in it";
+    AlreadyExists = "already_exists", 409, Never, "It exists already with other content", "read it first, or choose another id";
+    Conflict = "conflict", 409, Never, "The present state does not allow this", "read the present state and decide again";
+    BodyTooLarge = "body_too_large", 413, Never, "The body is over the limit", "send less at once";
+    TooManyOperations = "too_many_operations", 413, Never, "More than 500 operations in one upload", "send at most 500 at once";
+    RateLimited = "rate_limited", 429, Later, "Too many requests", "wait as long as Retry-After says";
+    Unavailable = "unavailable", 503, Later, "The server cannot answer now", "try again after Retry-After; nothing was lost";
+    DiskFull = "disk_full", 503, Later, "The server's disk is full", "free space on the data directory's disk; devices keep their sales";
+    Internal = "internal", 500, Later, "The server made a mistake", "try again; if it stays, send the log lines around this time";
+    MalformedOperation = "malformed_operation", 422, Never, "An operation that breaks its shape", "correct it and send it under a new id with `replaces`";
+    UnknownOperationType = "unknown_operation_type", 422, Never, "Not a type of operation", "use sale, return, receive, adjust, count or transfer";
+    OperationTooLarge = "operation_too_large", 422, Never, "One operation over the size limit", "split it into several receipts";
+    MalformedQuantity = "malformed_quantity", 422, Never, "Not a quantity", "send a decimal string with up to 3 places and no trailing zeros";
+    NegativeQuantity = "negative_quantity", 422, Never, "A quantity with the wrong sign", "sales, returns, receipts and transfers are above 0; only adjustments are signed";
+    UnknownCurrency = "unknown_currency", 422, Never, "Not a currency of ISO 4217", "send the alphabetic code, such as IDR";
+    CurrencyDiffers = "currency_differs", 422, Never, "The currency is not the one expected", "use the merchant's currency on every line, tender and total";
+    TotalDiffers = "total_differs", 422, Never, "The lines do not add up to the total", "correct the total or the lines";
+    UnknownProduct = "unknown_product", 422, Never, "No such product", "create the product, or edit the receipt and send it again";
+    UnknownItem = "unknown_item", 422, Never, "No such inventory item", "create the item, or edit the operation and send it again";
+    UnknownBranch = "unknown_branch", 422, Never, "No such branch", "create the branch, or correct to_branch";
+    IdReused = "id_reused", 422, Never, "This id was sent before with another body", "give the new operation an id of its own";
+    BelowZero = "below_zero", 422, Never, "The stock would fall below zero", "count the shelf, or change the merchant's stock policy";
+    LateDelta = "late_delta", 422, Never, "A count already included this movement", "nothing; it is recorded without an effect";
+    NearCount = "near_count", 422, Never, "Within the clock tolerance of a count", "check the count; the order of the two cannot be told";
+    StockDecidedElsewhere = "stock_decided_elsewhere", 422, Never, "This merchant's stock is decided by its backend", "send stock through the events of that backend";
+    StaleEvent = "stale_event", 409, Never, "A newer version of this row was seen", "nothing; the newer figure stands";
+    ClaimRefused = "claim_refused", 401, Never, "The claim code is wrong, used or older than 15 minutes", "make a new one: mstore-sync device add";
+    CardNumberRefused = "card_number_refused", 422, Never, "A card number where none may stand", "send the tender type only";
+    DataDirInUse = "data_dir_in_use", 409, Never, "Another server uses this data directory", "stop it, or choose another --data-dir";
+}
+
+impl Code {
+    /// Whether the same request may succeed later.
+    pub fn is_retryable(self) -> bool {
+        self.retry() == Retry::Later
+    }
+
+    /// The code of a wire name.
+    pub fn parse(raw: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == raw)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_wire_name_is_the_variant_in_snake_case() {
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_string(code).unwrap(), format!("{:?}", code.as_str()));
+            assert_eq!(Code::parse(code.as_str()), Some(*code));
+        }
+        assert_eq!(serde_json::from_str::<Code>("\"from_the_future\"").unwrap(), Code::Unknown);
+    }
+
+    #[test]
+    fn only_passing_trouble_is_retryable() {
+        for code in Code::ALL {
+            assert_eq!(code.is_retryable(), matches!(code.http_status(), 429 | 500 | 503), "{code}");
+            assert!(!code.next_step().is_empty());
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The head of a branch: its newest commit and the digests of its collections.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Collection, Cursor, Digest, Epoch, Seq, Tag, Timestamp};
+
+/// What a branch is now; retained on MQTT, authoritative over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Head {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub v: u32,
+    /// The numbering.
+    pub epoch: Epoch,
+    /// The newest commit; 0 before the first.
+    pub seq: Seq,
+    /// Its tag.
+    pub tag: Tag,
+    /// Server time when this head was made.
+    pub at: Timestamp,
+    /// One digest per collection, at `seq`.
+    pub digests: BTreeMap<Collection, Digest>,
+    /// The newest commits were sent without frames: pull within this time, at a random moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_within_ms: Option<u64>,
+}
+
+impl Head {
+    /// The cursor of a device that has all of it.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { epoch: self.epoch, seq: self.seq, tag: self.tag }
+    }
+
+    /// Parses a payload and checks its version.
+    pub fn parse(payload: &[u8]) -> Result<Self, serde_json::Error> {
+        use serde::de::Error as _;
+        let head: Self = serde_json::from_slice(payload)?;
+        if head.v == crate::PROTOCOL_VERSION {
+            Ok(head)
+        } else {
+            Err(serde_json::Error::custom(format!("version {}; this client understands 1", head.v)))
+        }
+    }
+
+    /// The payload.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a head is always JSON")
+    }
+}

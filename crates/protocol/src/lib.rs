@@ -1,0 +1,44 @@
+//! The wire contract, version 1: every shape that crosses between server, broker and device, and nothing that does IO or reads a clock.
+//!
+//! Parse once into a type: a [`BranchId`], a [`Row`], a [`Quantity`] that exists is valid, so nothing checks it again.
+
+mod canonical;
+mod changes;
+mod code;
+mod cursor;
+mod digest;
+mod enrolment;
+mod event;
+mod frame;
+mod head;
+pub mod limits;
+mod money;
+mod operation;
+mod problem;
+mod quantity;
+mod report;
+mod row;
+mod scope;
+mod timestamp;
+mod topic;
+mod upload;
+
+pub use canonical::{CanonicalError, canonicalise};
+pub use changes::{ChangeLine, ChangesEnd, ChangesFirst, LineOp, Position, PositionError};
+pub use code::{Code, Retry};
+pub use cursor::{Cursor, CursorError, Epoch, Seq, Tag};
+pub use digest::{Digest, DigestError, RowHash, SUB_DIGESTS, bucket_of};
+pub use enrolment::{EnrolRequest, Enrolment, Rotation};
+pub use event::{EventRequest, EventVerdict, StockAuthority};
+pub use frame::{Change, ChangeOp, Frame, FrameError, PROTOCOL_VERSION, frame_type};
+pub use head::Head;
+pub use money::{Currency, Money, MoneyError};
+pub use operation::{Operation, OperationError, OperationId, OperationKind, Receipt, ReceiptLine, StockAct, StockTarget, Tender, Transfer};
+pub use problem::Problem;
+pub use quantity::{Quantity, QuantityError};
+pub use report::{DeviceReport, DeviceState, LatencyHistogram};
+pub use row::{Row, RowError};
+pub use scope::{BranchId, BranchKey, Collection, DeviceId, Env, MerchantId, Scope, SegmentError};
+pub use timestamp::{BusinessDate, Timestamp, TimestampError};
+pub use topic::{Topic, TopicError, TopicKind};
+pub use upload::{Upload, UploadAnswer, Verdict, VerdictStatus};
