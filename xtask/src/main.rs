@@ -1,2 +1,65 @@
-//! placeholder
-fn main(){}
+//! All automation of the project as one small program: `cargo xtask --help`.
+//!
+//! It is compiled before every use, so it knows few libraries and none of our crates.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks through its terminal")]
+
+mod cargo;
+mod demo;
+mod lint;
+mod setup;
+mod suite;
+mod tidy;
+mod totals;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, checks and shows MStore Sync")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the program and run its demo; what follows is passed on to `mstore-sync demo`
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Install what the tests need, run all of them, end with the totals
+    Test {
+        /// Install nothing: say what is missing, and let the tests that need it say that they are skipped
+        #[arg(long)]
+        no_install: bool,
+        /// Run only the tests whose name contains this
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Install the Debian packages that the tests need
+    Setup,
+    /// Check the dependency rules and the shape of the sources
+    Tidy {
+        /// Record improvements in the ratchet; a worse count is refused
+        #[arg(long)]
+        bless: bool,
+    },
+    /// Formatting, clippy, tidy, and cargo-deny where it is installed; a warning is an error
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo { args } => demo::run(&args),
+        Command::Test { no_install, filter } => suite::run(no_install, filter.as_deref()),
+        Command::Setup => setup::install_missing().map(|()| ExitCode::SUCCESS),
+        Command::Tidy { bless } => tidy::run(bless),
+        Command::Lint => lint::run(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

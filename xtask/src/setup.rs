@@ -1,0 +1,155 @@
+//! What the tests need beside Rust: found by their commands, installed as Debian packages.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cargo;
+
+/// One Debian package that some tests need.
+struct Package {
+    name: &'static str,
+    /// A command of this package: whoever has it needs no package.
+    command: &'static str,
+    needed_for: &'static str,
+}
+
+const PACKAGES: &[Package] = &[
+    Package { name: "mosquitto", command: "mosquitto", needed_for: "a broker that is not ours, started by each test on a port of its own" },
+    Package {
+        name: "mosquitto-clients",
+        command: "mosquitto_sub",
+        needed_for: "MQTT clients that are not ours, against the embedded broker",
+    },
+    Package { name: "sqlite3", command: "sqlite3", needed_for: "a writer that is not ours, on the server's tables while it runs" },
+];
+
+/// Where Debian keeps commands; servers are in directories that a user's PATH may leave out.
+const SYSTEM_DIRECTORIES: &str = "/usr/sbin:/sbin:/usr/local/sbin";
+
+/// Installs the packages whose commands are missing; does nothing, quickly, if none is.
+pub(crate) fn install_missing() -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    print_missing(&missing);
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    ensure!(is_on_path("apt-get"), "this is no Debian: install what is named above your own way, or run with --no-install");
+    let runner = Privilege::find().with_context(|| {
+        format!("installing needs root: run `sudo apt-get install {}`, or run with --no-install to skip those tests", names.join(" "))
+    })?;
+    runner.run(&["apt-get", "update", "-q"])?;
+    let install = ["apt-get", "install", "-q", "-y", "--no-install-recommends"];
+    runner.run(&[&install[..], &names].concat())?;
+    if names.contains(&"mosquitto") {
+        runner.stop_service("mosquitto");
+    }
+    Ok(())
+}
+
+/// Says what is missing and what that leaves out; true if anything is. In CI that is an error: a skipped test proves nothing.
+pub(crate) fn report_missing() -> Result<bool> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    print_missing(&missing);
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") {
+        bail!("in CI nothing may be skipped: run without --no-install");
+    }
+    println!("xtask: the tests that need them are skipped and say so");
+    Ok(true)
+}
+
+fn missing() -> Vec<&'static Package> {
+    PACKAGES.iter().filter(|package| !is_on_path(package.command)).collect()
+}
+
+fn print_missing(missing: &[&Package]) {
+    for package in missing {
+        println!("xtask: missing {} ({}): {}", package.command, package.name, package.needed_for);
+    }
+}
+
+fn is_on_path(command: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    find_in(&format!("{path}:{SYSTEM_DIRECTORIES}"), command)
+}
+
+fn find_in(path: &str, command: &str) -> bool {
+    path.split(':').filter(|directory| !directory.is_empty()).any(|directory| Path::new(directory).join(command).is_file())
+}
+
+/// How a command comes to run as root here.
+#[derive(Clone, Copy)]
+enum Privilege {
+    Root,
+    /// sudo that asks for no password: nobody is there to type one.
+    Sudo,
+}
+
+impl Privilege {
+    fn find() -> Option<Self> {
+        let id = Command::new("id").arg("-u").output().ok()?;
+        if id.stdout.trim_ascii() == b"0" {
+            return Some(Self::Root);
+        }
+        let sudo = Command::new("sudo").args(["-n", "true"]).stdin(Stdio::null()).stderr(Stdio::null()).status();
+        sudo.is_ok_and(|status| status.success()).then_some(Self::Sudo)
+    }
+
+    fn command(self, words: &[&str]) -> Command {
+        let (prefix, environment) = (["sudo", "-n"], ["env", "DEBIAN_FRONTEND=noninteractive"]);
+        let words: Vec<&str> = match self {
+            Self::Root => [&environment[..], words].concat(),
+            Self::Sudo => [&prefix[..], &environment, words].concat(),
+        };
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
+        command
+    }
+
+    fn run(self, words: &[&str]) -> Result<()> {
+        println!("xtask: {}", words.join(" "));
+        let status = cargo::status(&mut self.command(words))?;
+        ensure!(status.success(), "`{}` failed with {status}", words.join(" "));
+        Ok(())
+    }
+
+    /// Debian starts a server when it installs it; it would sit on the port that the quick start uses. The tests start
+    /// their own. That there is no service to stop is fine.
+    fn stop_service(self, service: &str) {
+        let words: &[&str] = if Path::new("/run/systemd/system").exists() {
+            &["systemctl", "disable", "--now", service]
+        } else {
+            &["service", service, "stop"]
+        };
+        let stopped = self.command(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !stopped.is_ok_and(|status| status.success()) {
+            println!("xtask: no {service} service was running");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_found_only_where_it_is() {
+        let root = cargo::root();
+        assert!(find_in(&format!("/nowhere:{}", root.display()), "Cargo.toml"));
+        assert!(!find_in("/nowhere::", "Cargo.toml"));
+        assert!(!find_in(&root.display().to_string(), "xtask"), "a directory is no command");
+    }
+
+    #[test]
+    fn sudo_never_asks() {
+        let command = Privilege::Sudo.command(&["apt-get", "update"]);
+        let args: Vec<_> = command.get_args().collect();
+        assert_eq!(command.get_program(), "sudo");
+        assert_eq!(args, ["-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "update"]);
+    }
+}
