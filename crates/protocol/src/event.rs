@@ -55,6 +55,7 @@ pub enum EventRequest {
         /// Version of the transaction in the backend.
         version: u64,
         /// The transaction row.
+        #[serde(deserialize_with = "buffered_row")]
         transaction: Row,
         /// Device operations that it is the result of.
         #[serde(default)]
@@ -72,4 +73,10 @@ pub struct EventVerdict {
     pub seq: Option<Seq>,
     /// Set when it was not accepted.
     pub code: Option<Code>,
+}
+
+/// A tagged enum buffers its fields, which raw JSON does not survive: the row is read as a tree and written anew.
+fn buffered_row<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Row, D::Error> {
+    let map = serde_json::Map::deserialize(deserializer)?;
+    Row::from_map(&map).map_err(serde::de::Error::custom)
 }
