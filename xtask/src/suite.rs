@@ -34,6 +34,10 @@ pub(crate) fn run(no_install: bool, filter: Option<&str>) -> Result<ExitCode> {
         all_good &= stream(&mut command, &mut std::io::stdout(), &mut totals)?;
     }
     let verdict = verdict(all_good, &totals);
+    if !all_good && totals.failed == 0 {
+        // Whoever reads only the last line must see that something did.
+        totals.failed = 1;
+    }
     if let Err(why) = verdict {
         println!("xtask: {why}");
     }
