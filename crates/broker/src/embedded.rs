@@ -130,14 +130,7 @@ impl Broker for EmbeddedBroker {
 
 fn packet(message: Message) -> Publish {
     let Message { topic, payload, retain } = message;
-    let packet = CodecPublish {
-        dup: false,
-        retain,
-        qos: QoS::AtLeastOnce,
-        topic: topic.into(),
-        packet_id: None,
-        payload,
-        properties: None,
-    };
+    let packet =
+        CodecPublish { dup: false, retain, qos: QoS::AtLeastOnce, topic: topic.into(), packet_id: None, payload, properties: None };
     packet.into()
 }

@@ -126,3 +126,71 @@ fn is_own_filter(scope: &Scope, collections: &[Collection], filter: &str) -> boo
         || filter == Topic::updates_filter(scope)
         || collections.iter().any(|collection| filter == Topic::updates(scope, collection).to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mstore_protocol::BranchKey;
+
+    use super::*;
+
+    fn device(name: &str, branch: &str) -> Principal {
+        let scope = Scope::new(Env::parse("prod").unwrap(), BranchKey::parse("m1", branch).unwrap());
+        let device = DeviceId::parse(name).unwrap();
+        Principal::Device { device, scope, collections: Collection::built_in().to_vec() }
+    }
+
+    fn principal(actor: &str) -> Principal {
+        match actor {
+            "devA" | "devM" | "devR" | "devN" => device(actor, "b1"),
+            "devB" => device(actor, "b2"),
+            "backend" => Principal::Backend { env: Env::parse("prod").unwrap() },
+            other => panic!("no principal {other}"),
+        }
+    }
+
+    /// The matrix's cases that are about what a known principal may do; the others are about the registry and sessions.
+    #[test]
+    fn the_access_matrix_in_process() {
+        let mut reader = csv::Reader::from_reader(include_str!("../tests/acl-matrix.csv").as_bytes());
+        let mut decided = 0;
+        for case in reader.records() {
+            let case = case.unwrap();
+            let (name, actor, what, raw, expected) = (&case[0], &case[1], &case[2], &case[3], &case[4]);
+            let topic = match raw {
+                r#"prod/ + 300 levels of "a/""# => format!("prod/{}", "a/".repeat(300)),
+                r#"65535 x "x""# => "x".repeat(65_535),
+                raw => raw.to_owned(),
+            };
+            let action = match (&name[..1], what) {
+                ("C", "connect valid token") => Action::Connect { client_id: actor, has_will: false },
+                ("C", "connect with devA client id while devA is online (takeover)") => {
+                    Action::Connect { client_id: "devA", has_will: false }
+                }
+                ("S", _) | ("K", "subscribe") | ("D", _) => Action::Subscribe(&topic),
+                ("P", what) if what.starts_with("will") => Action::Connect { client_id: actor, has_will: true },
+                ("P" | "K", _) => Action::Publish { topic: &topic },
+                _ => continue,
+            };
+            let decision = decide(&principal(actor), &action);
+            assert_eq!(decision.is_allowed(), expected == "allow", "{name}: {decision:?}");
+            decided += 1;
+        }
+        assert_eq!(decided, 56, "the matrix has lost or won cases");
+    }
+
+    #[test]
+    fn a_device_follows_its_own_collections_only() {
+        let Principal::Device { device, scope, .. } = device("till", "b1") else { unreachable!() };
+        let narrow = Principal::Device { device, scope, collections: vec![Collection::parse("price_list").unwrap()] };
+        let may = |filter| decide(&narrow, &Action::Subscribe(filter)).is_allowed();
+        assert!(may("prod/m1/b1/price_list/updates") && may("prod/m1/b1/sync/head") && may("prod/m1/b1/+/updates"));
+        assert!(!may("prod/m1/b1/product/updates") && !may("prod/m1/b1/sync/updates") && !may("prod/m1/b1/price_list/+"));
+    }
+
+    #[test]
+    fn even_the_backend_has_no_will() {
+        let connect = Action::Connect { client_id: "server-1", has_will: true };
+        assert_eq!(decide(&principal("backend"), &connect), Decision::Deny(Denial::Will));
+    }
+}

@@ -53,17 +53,13 @@ pub(super) struct Engine {
 /// Starts the thread and waits until the broker listens.
 pub(super) async fn start(config: EmbeddedConfig, gate: Arc<Gate>) -> Result<Engine, StartError> {
     let (started, ready) = oneshot::channel();
-    thread::Builder::new()
-        .name("mqtt-broker".to_owned())
-        .spawn(move || run(&config, &gate, started))
-        .map_err(StartError::Threads)?;
+    thread::Builder::new().name("mqtt-broker".to_owned()).spawn(move || run(&config, &gate, started)).map_err(StartError::Threads)?;
     ready.await.expect("the thread answers before it ends")
 }
 
 fn run(config: &EmbeddedConfig, gate: &Arc<Gate>, started: oneshot::Sender<Result<Engine, StartError>>) {
     let workers = thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX));
-    let runtime =
-        runtime::Builder::new_multi_thread().worker_threads(workers).thread_name("mqtt-worker").enable_all().build();
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(workers).thread_name("mqtt-worker").enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return drop(started.send(Err(StartError::Threads(error)))),
@@ -106,11 +102,7 @@ struct Listeners {
     all: Vec<Listener>,
 }
 
-async fn build(
-    config: &EmbeddedConfig,
-    gate: &Arc<Gate>,
-    retained: &Arc<AtomicUsize>,
-) -> Result<(ServerContext, Listeners), StartError> {
+async fn build(config: &EmbeddedConfig, gate: &Arc<Gate>, retained: &Arc<AtomicUsize>) -> Result<(ServerContext, Listeners), StartError> {
     let listeners = listen(config)?;
     let sessions_max = isize::try_from(config.limits.sessions_max).unwrap_or(isize::MAX);
     let context = ServerContext::new().busy_check_enable(false).mqtt_max_sessions(sessions_max).build().await;

@@ -21,9 +21,7 @@ impl FitterManager for Grants {
         let limits = self.0.clone();
         let (receive_max, expiry) = match connect.as_ref() {
             ConnectInfo::V3(..) => (None, limits.offline_session),
-            ConnectInfo::V5(_, connect) => {
-                (connect.receive_max, Duration::from_secs(connect.session_expiry_interval_secs.into()))
-            }
+            ConnectInfo::V5(_, connect) => (connect.receive_max, Duration::from_secs(connect.session_expiry_interval_secs.into())),
         };
         let inflight_max = NonZeroU16::new(limits.inflight_max).unwrap_or(NonZeroU16::MIN);
         let inflight_max = receive_max.map_or(inflight_max, |asked| asked.min(inflight_max));
