@@ -1,0 +1,158 @@
+//! Frames and heads: commits in order, gaps, and what a head says about the cursor.
+
+use std::collections::BTreeMap;
+
+use mstore_protocol::{Collection, Cursor, Digest, Frame, Head};
+
+use super::Session;
+use crate::{
+    Moment,
+    buffer::{ReadyCommit, Taken},
+    effect::{Effect, Reason},
+    input::ApplyFault,
+};
+
+/// A local database that refuses is tried again after this, milliseconds.
+const STORAGE_RETRY_MS: u64 = 2_000;
+
+impl Session {
+    pub(super) fn frame_arrived(&mut self, now: Moment, collection: Collection, frame: Frame) {
+        self.counters.frames += 1;
+        if let Some(cursor) = self.cursor.filter(|cursor| cursor.epoch == frame.epoch) {
+            if frame.seq == cursor.seq && frame.tag != cursor.tag {
+                return self.other_numbering(now, frame.epoch, frame.seq);
+            }
+            if frame.seq <= cursor.seq {
+                self.counters.frames_dropped += 1;
+                return;
+            }
+        } else if self.cursor.is_some() {
+            self.other_numbering(now, frame.epoch, frame.seq);
+        }
+        let next = self.cursor.filter(|cursor| self.may_advance(*cursor));
+        match self.buffer.take(now, next, collection, frame) {
+            Taken::Ready(commit) => {
+                self.hand_out(now, commit);
+                self.advance(now);
+            }
+            Taken::Kept => self.watch_gap(),
+            Taken::Dropped => {
+                self.counters.frames_dropped += 1;
+                self.watch_gap();
+            }
+        }
+    }
+
+    /// A repair waits for the cursor to be exactly where its rows are.
+    fn may_advance(&self, cursor: Cursor) -> bool {
+        !self.repair.holds_at(cursor)
+    }
+
+    fn hand_out(&mut self, now: Moment, commit: ReadyCommit) {
+        let cursor = self.cursor.expect("a commit is ready only after a cursor");
+        assert!(commit.cursor.epoch == cursor.epoch && commit.cursor.seq == cursor.seq + 1, "a commit out of order");
+        self.cursor = Some(commit.cursor);
+        self.drop_needless_want(commit.cursor);
+        self.effects.push_back(Effect::Apply(commit));
+        self.repair_reached(now);
+        if self.pull.is_confirmed() {
+            self.confirmed_at = Some(now);
+        }
+    }
+
+    /// Hands out every commit that is next in line.
+    pub(super) fn advance(&mut self, now: Moment) {
+        while self.cursor.is_some_and(|cursor| self.may_advance(cursor)) {
+            let Some(commit) = self.buffer.next_ready(self.cursor) else { break };
+            self.hand_out(now, commit);
+        }
+        self.watch_gap();
+    }
+
+    fn watch_gap(&mut self) {
+        let Some(cursor) = self.cursor else { return };
+        if let Some((since, seq)) = self.buffer.waiting(cursor) {
+            let due = since + self.config.reorder_window_ms;
+            self.want(due, Reason::Gap, Some(seq));
+        }
+    }
+
+    pub(super) fn head_arrived(&mut self, now: Moment, head: Head) {
+        let unknown: Vec<Collection> = head.digests.keys().filter(|c| !self.config.collections.contains(c)).cloned().collect();
+        for collection in unknown {
+            self.config.collections.push(collection.clone());
+            self.effects.push_back(Effect::Subscribe(collection));
+            self.want(now, Reason::Renumbered, None);
+        }
+        self.head = Some((head, now));
+        self.look_at_head(now);
+    }
+
+    /// What the newest head means for the cursor as it is now.
+    pub(super) fn look_at_head(&mut self, now: Moment) {
+        let (Some((head, at)), Some(cursor)) = (self.head.clone(), self.cursor) else { return };
+        if head.epoch != cursor.epoch || (head.seq == cursor.seq && head.tag != cursor.tag) {
+            return self.other_numbering(now, head.epoch, head.seq);
+        }
+        if head.seq == cursor.seq {
+            self.expected = Some((cursor, head.digests.clone()));
+            if at == now {
+                self.drop_confirmed_want();
+                self.confirm(now);
+            }
+            self.check_digests(now);
+        } else if head.seq > cursor.seq {
+            match head.pull_within_ms {
+                Some(within) => {
+                    let due = now + self.dice.up_to(within);
+                    self.want(due, Reason::Pull, Some(head.seq));
+                }
+                None => self.want(now + self.config.reorder_window_ms, Reason::HeadAhead, Some(head.seq)),
+            }
+        }
+    }
+
+    /// One question to the server for each other numbering that MQTT speaks of: only HTTP decides.
+    fn other_numbering(&mut self, now: Moment, epoch: mstore_protocol::Epoch, seq: u64) {
+        let other_epoch = self.cursor.is_some_and(|cursor| cursor.epoch != epoch);
+        let asked = self.asked_about.is_some_and(|(asked, at)| asked == epoch && (at == seq || other_epoch));
+        if !asked {
+            self.asked_about = Some((epoch, seq));
+            let due = now + self.dice.up_to(self.config.return_spread_ms);
+            self.want(due, Reason::Renumbered, None);
+        }
+    }
+
+    pub(super) fn applied(&mut self, now: Moment, cursor: Cursor, digests: BTreeMap<Collection, Digest>) {
+        self.shown = Some((cursor, digests));
+        self.check_digests(now);
+    }
+
+    fn check_digests(&mut self, now: Moment) {
+        let (Some((at, local)), Some((expected_at, expected))) = (&self.shown, &self.expected) else { return };
+        if at != expected_at {
+            return;
+        }
+        let empty = Digest::EMPTY;
+        let differs = |(collection, digest): &(&Collection, &Digest)| local.get(*collection).unwrap_or(&empty) != *digest;
+        let differing: Vec<Collection> = expected.iter().filter(differs).map(|(collection, _)| collection.clone()).collect();
+        self.expected = None;
+        if differing.is_empty() {
+            self.repair_succeeded();
+        } else {
+            self.counters.digest_mismatches += 1;
+            self.begin_repair(now, differing);
+        }
+    }
+
+    pub(super) fn apply_failed(&mut self, now: Moment, cursor: Option<Cursor>, fault: ApplyFault) {
+        self.cursor = cursor;
+        self.buffer.clear();
+        self.repair_overtaken(now);
+        let due = match fault {
+            ApplyFault::BaseMissing => now,
+            ApplyFault::Storage => now + STORAGE_RETRY_MS,
+        };
+        self.want(due, Reason::Repair, None);
+    }
+}
