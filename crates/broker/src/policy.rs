@@ -68,6 +68,8 @@ pub enum Denial {
     BackendSubscribe,
     /// The topic is not an update or head topic of the backend's env.
     ForeignTopic,
+    /// The registry no longer knows who is connected; [`decide`] is not asked about nobody.
+    Revoked,
 }
 
 impl Denial {
@@ -80,6 +82,7 @@ impl Denial {
             Self::DevicePublish => "device_publish",
             Self::BackendSubscribe => "backend_subscribe",
             Self::ForeignTopic => "foreign_topic",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -5,6 +5,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
     Registry, World,
@@ -13,12 +14,14 @@ use common::{
 };
 use futures_util::{SinkExt, StreamExt};
 use mstore_broker::{
-    Broker, BrokerLimits, EmbeddedBroker, EmbeddedConfig, Kicked, ListenAddrs, Message, PublishError, StartError, TlsListen,
+    Broker, BrokerLimits, DeviceAuth, EmbeddedBroker, EmbeddedConfig, Kicked, ListenAddrs, Message, Principal, PublishError, StartError,
+    TlsListen,
 };
 use mstore_protocol::DeviceId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::Semaphore,
 };
 
 const UPDATES: &str = "prod/m1/b1/product/updates";
@@ -93,6 +96,43 @@ async fn a_kicked_device_is_gone_within_a_second() {
     until("nobody connected", || world.broker.connected() == 0).await;
     assert_eq!(Client::login(world.addr(), &Login::of("devA")).await.err(), Some(4), "bad user name or password");
     assert_eq!(world.broker.stats().sessions, 0);
+}
+
+/// A registry that answers each login only when told to, with what it read before.
+struct SlowRegistry {
+    registry: Registry,
+    asked: Semaphore,
+    answers: Semaphore,
+}
+
+#[async_trait]
+impl DeviceAuth for SlowRegistry {
+    async fn authenticate(&self, username: &str, password: &[u8]) -> Option<Principal> {
+        let read = self.registry.authenticate(username, password).await;
+        self.asked.add_permits(1);
+        self.answers.acquire().await.unwrap().forget();
+        read
+    }
+
+    async fn principal(&self, username: &str) -> Option<Principal> {
+        self.registry.principal(username).await
+    }
+}
+
+#[tokio::test]
+async fn a_login_under_way_does_not_outrun_a_revocation() {
+    let (asked, answers) = (Semaphore::new(0), Semaphore::new(0));
+    let slow = Arc::new(SlowRegistry { registry: Registry::default(), asked, answers });
+    slow.registry.add("devA", "pw-devA", device("devA", scope("prod", "m1", "b1")));
+    let broker = EmbeddedBroker::start(EmbeddedConfig::tcp(loopback()), slow.clone()).await.unwrap();
+    let addr = broker.addrs().tcp;
+    let login = tokio::spawn(async move { Client::login(addr, &Login::of("devA")).await.err() });
+    soon("the registry asked", slow.asked.acquire()).await.unwrap().forget();
+    slow.registry.revoke("devA");
+    assert_eq!(broker.kick(&id("devA")).await, Kicked::Absent, "nothing to close yet");
+    slow.answers.add_permits(2);
+    assert_eq!(login.await.unwrap(), Some(4), "the stale answer was believed");
+    assert_eq!(slow.asked.available_permits(), 1, "asked again");
 }
 
 #[tokio::test]

@@ -58,7 +58,8 @@ pub struct BrokerLimits {
     pub inflight_max: u16,
     /// A client whose socket takes nothing for this long is disconnected, default 5 s. What is published meanwhile waits in memory.
     pub send_timeout: Duration,
-    /// From the CONNECT packet's first bytes to its last, and for the TLS and WebSocket handshakes, default 10 s.
+    /// From the CONNECT packet's first bytes to its last, and for the TLS and WebSocket handshakes, default 10 s. A connection that sends
+    /// nothing at all is not covered: the library waits for its first bytes without a limit, so a firewall has to bound those.
     pub handshake_timeout: Duration,
     /// Longest keep-alive, default 600 s: a client that asks for more, or for none, is held to this. Silence of 1.5 times it ends a connection.
     pub keep_alive_max: Duration,

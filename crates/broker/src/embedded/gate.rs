@@ -122,21 +122,19 @@ impl Gate {
 
     async fn refusal(&self, session: &Session, action: &Action<'_>) -> Option<Denial> {
         let principal = self.principal(session).await;
-        let decision = principal.as_ref().map(|principal| decide(principal, action));
-        let reason = match (decision, action) {
-            (Some(Decision::Allow), _) => return None,
-            (Some(Decision::Deny(reason)), _) => reason,
-            // Revoked meanwhile: nothing is its own any more.
-            (None, Action::Subscribe(_)) => Denial::ForeignFilter,
-            (None, Action::Publish { .. } | Action::Connect { .. }) => Denial::ForeignTopic,
+        let reason = match principal.as_ref().map(|principal| decide(principal, action)) {
+            Some(Decision::Allow) => return None,
+            Some(Decision::Deny(reason)) => reason,
+            None => Denial::Revoked,
         };
         self.refused.fetch_add(1, Ordering::Relaxed);
-        let (device, branch) = (&*session.id.client_id, principal.as_ref().map_or_else(String::new, branch_of));
-        match action {
-            Action::Subscribe(topic) => tracing::warn!(device, branch, topic = shortened(topic), %reason, "mqtt subscription refused"),
-            Action::Publish { topic } => tracing::warn!(device, branch, topic = shortened(topic), %reason, "mqtt publish refused"),
-            Action::Connect { .. } => {}
-        }
+        let (event, topic) = match action {
+            Action::Subscribe(filter) => ("mqtt subscription refused", *filter),
+            Action::Publish { topic } => ("mqtt publish refused", *topic),
+            Action::Connect { client_id, .. } => ("mqtt login refused", *client_id),
+        };
+        let branch = principal.as_ref().map(branch_of);
+        tracing::warn!(device = &*session.id.client_id, branch, topic = shortened(topic), %reason, "{event}");
         Some(reason)
     }
 
