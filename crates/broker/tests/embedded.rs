@@ -179,7 +179,7 @@ async fn a_kept_session_ends_after_its_time() {
 #[tokio::test]
 async fn a_stuck_reader_delays_nobody_and_is_disconnected() {
     // A window wide enough that the socket is what blocks, not missing acknowledgements.
-    let limits = BrokerLimits { send_timeout: Duration::from_millis(500), inflight_max: 2_000, ..BrokerLimits::default() };
+    let limits = BrokerLimits { send_timeout: Duration::from_secs(2), inflight_max: 2_000, ..BrokerLimits::default() };
     let world = World::limited(limits).await;
     let mut stuck = world.connect("devA").await;
     follows(&mut stuck, UPDATES).await;
@@ -191,7 +191,7 @@ async fn a_stuck_reader_delays_nobody_and_is_disconnected() {
         world.publish(UPDATES, frame.clone()).await;
         world.publish(UPDATES, number.to_string()).await;
         let last = number.to_string();
-        let next = tokio::time::timeout(Duration::from_millis(400), healthy.before(&last));
+        let next = tokio::time::timeout(Duration::from_millis(1_500), healthy.before(&last));
         assert_eq!(next.await.expect("before the stuck one times out").len(), 1);
     }
     until("the stuck one disconnected", || world.broker.connected() == 1).await;
@@ -228,12 +228,17 @@ async fn a_stuck_device_is_kicked_within_a_second_and_gets_nothing_more() {
     }
     let kicked = tokio::time::timeout(Duration::from_secs(1), world.broker.kick(&id("devA"))).await;
     assert_eq!(kicked.expect("within a second"), Kicked::Closing);
+    let again = tokio::time::timeout(Duration::from_secs(2), world.connect("devA")).await;
+    let mut again = again.expect("its next login does not wait for the stuck socket");
+    follows(&mut again, HEAD).await;
     world.publish(UPDATES, "after the kick").await;
     let mut after = Vec::new();
     while let Some(arrived) = soon("the end", stuck.next()).await {
         after.push(arrived);
     }
     assert!(after.iter().all(|arrived| arrived.payload == frame), "routed to a kicked device");
+    world.publish(HEAD, "for the new connection").await;
+    assert_eq!(again.next().await.unwrap().text(), "for the new connection");
 }
 
 #[tokio::test]
