@@ -1,0 +1,424 @@
+//! The public face of a device's sync.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, atomic::AtomicI64},
+    time::{Duration, Instant},
+};
+
+use mstore_engine::{Known, QueuedOperation, Session, SessionConfig};
+use mstore_protocol::{Code, Collection, Cursor, Digest, EnrolRequest, Enrolment, Operation, OperationId, OperationKind, Row, Timestamp};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+
+use crate::{
+    chance::Chance,
+    db::{self, DbError, LocalDb, NewOperation},
+    driver::{Command, Driver, with_db},
+    error::{CommitError, NotDrained, OpenError},
+    http::{self, Api},
+    mqtt::{BrokerAddress, CLOSE_TIMEOUT},
+    options::Options,
+    sale::{self, Committed, NewReceipt},
+    shared::{Shared, Status, held, wall},
+    stats::{AppliedCommit, Freshness, Stats},
+    views::{InventoryItem, Product, Query, Transaction},
+};
+
+/// Applied commits that a slow listener may be behind before it misses some.
+const APPLIED_MAX: usize = 1_024;
+const COMMANDS_MAX: usize = 32;
+
+/// A rejected operation that somebody must look at.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// What was sent.
+    pub operation: Operation,
+    /// Why it was rejected.
+    pub code: Option<Code>,
+    /// The same for people.
+    pub detail: Option<String>,
+}
+
+/// A device's synced copy of its branch, and its journal of operations.
+///
+/// Opening starts a task on the current tokio runtime that keeps the copy true; dropping or [`Client::close`] ends it.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    enrolment: Mutex<Enrolment>,
+    server_url: String,
+    seed: u64,
+    options: Options,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Client {
+    /// Redeems a claim code at the server and opens the file for the device that it made. Repeating it after a lost reply burns nothing.
+    pub async fn enrol(path: impl AsRef<Path>, server_url: &str, claim_code: &str, options: Options) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let nonce = {
+            let db = LocalDb::open(path)?;
+            db.state_or(&format!("nonce:{claim_code}"), || random_hex(16))?
+        };
+        let request = EnrolRequest { code: claim_code.to_owned(), nonce };
+        let enrolment = http::enrol(&http::http_client()?, server_url, &request).await?;
+        Self::open_with(path, server_url, enrolment, options).await
+    }
+
+    /// Opens the file of an enrolled device.
+    pub async fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let db = LocalDb::open(path.as_ref())?;
+        let (Some(enrolment), Some(server_url)) = (db.state("enrolment")?, db.state("server_url")?) else {
+            return Err(OpenError::NotEnrolled);
+        };
+        let enrolment =
+            serde_json::from_str(&enrolment).map_err(|error| DbError::Damaged { what: "an enrolment", detail: error.to_string() })?;
+        Self::start(path.as_ref(), db, server_url, enrolment, options)
+    }
+
+    /// Opens a file with an enrolment from elsewhere, and keeps it there for [`Client::open`].
+    pub async fn open_with(path: impl AsRef<Path>, server_url: &str, enrolment: Enrolment, options: Options) -> Result<Self, OpenError> {
+        let db = LocalDb::open(path.as_ref())?;
+        if let Some(held) = db.state("enrolment")? {
+            let held: Enrolment =
+                serde_json::from_str(&held).map_err(|error| DbError::Damaged { what: "an enrolment", detail: error.to_string() })?;
+            if held.device_id != enrolment.device_id {
+                return Err(OpenError::OtherDevice { found: held.device_id.to_string(), wanted: enrolment.device_id.to_string() });
+            }
+        }
+        db.set_state("enrolment", &serde_json::to_string(&enrolment).expect("an enrolment is always JSON"))?;
+        db.set_state("server_url", server_url)?;
+        Self::start(path.as_ref(), db, server_url.to_owned(), enrolment, options)
+    }
+
+    fn start(path: &Path, mut db: LocalDb, server_url: String, enrolment: Enrolment, options: Options) -> Result<Self, OpenError> {
+        let broker = BrokerAddress::parse(options.mqtt_url.as_deref().unwrap_or(&enrolment.mqtt_url))?;
+        let journal_id = db.state_or("journal_id", || random_hex(16))?;
+        db.prune(wall())?;
+        let seed = options.seed.unwrap_or_else(rand::random);
+        let known = Known {
+            cursor: db.cursor(),
+            digests: db.digests().clone(),
+            resume: db.staged()?.map(|(resume, _)| resume),
+            queue: db.queue()?,
+        };
+        let (status, applied) = first_status(&known, db.dead_letter_count()?);
+        let reader = db::open_reader(path)?;
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            db: Arc::new(Mutex::new(db)),
+            reader: Mutex::new(reader),
+            fresh: Mutex::default(),
+            fresh_wake: Notify::new(),
+            status,
+            applied,
+            stats: Arc::default(),
+            freshness: Mutex::new(Freshness::new()),
+            online: watch::channel(options.online).0,
+            as_of_ms: AtomicI64::new(i64::MIN),
+            started: Instant::now(),
+        });
+        held(&shared.freshness).online(wall().as_ms(), options.online);
+        let config = SessionConfig {
+            collections: enrolment.collections.clone(),
+            seed,
+            poll_interval_ms: millis(options.poll_interval),
+            reorder_window_ms: millis(options.reorder_window),
+            ..SessionConfig::default()
+        };
+        let api = Arc::new(make_api(&shared, &server_url, &enrolment, &options, seed)?);
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let session = Session::new(0, config, known);
+        let driver = Driver::new(Arc::clone(&shared), session, enrolment.clone(), broker, api, options.clone(), seed, journal_id, receiver);
+        tokio::spawn(driver.run());
+        Ok(Self { shared, enrolment: Mutex::new(enrolment), server_url, seed, options, commands })
+    }
+
+    /// Who this device is.
+    pub fn enrolment(&self) -> Enrolment {
+        held(&self.enrolment).clone()
+    }
+
+    /// Where its database is.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    // ---- reading ----
+
+    /// One product, its stock with the effect of own pending operations.
+    pub fn product(&self, id: &str) -> Result<Option<Product>, DbError> {
+        held(&self.shared.reader).product(id)
+    }
+
+    /// The product with this barcode.
+    pub fn product_by_barcode(&self, barcode: &str) -> Result<Option<Product>, DbError> {
+        held(&self.shared.reader).product_by_barcode(barcode)
+    }
+
+    /// Products by id.
+    pub fn products(&self, query: &Query) -> Result<Vec<Product>, DbError> {
+        held(&self.shared.reader).products(query)
+    }
+
+    /// Inventory items by id, their quantities with the effect of own pending operations.
+    pub fn inventory(&self, query: &Query) -> Result<Vec<InventoryItem>, DbError> {
+        held(&self.shared.reader).inventory(query)
+    }
+
+    /// One inventory item.
+    pub fn inventory_item(&self, id: &str) -> Result<Option<InventoryItem>, DbError> {
+        held(&self.shared.reader).inventory_item(id)
+    }
+
+    /// Transactions of the branch by id (which is by time), own pending ones at the end.
+    pub fn transactions(&self, query: &Query) -> Result<Vec<Transaction>, DbError> {
+        held(&self.shared.reader).transactions(query)
+    }
+
+    /// A row of any collection as the server sent it.
+    pub fn row(&self, collection: &Collection, id: &str) -> Result<Option<Row>, DbError> {
+        held(&self.shared.reader).row(collection, id)
+    }
+
+    /// All rows of a collection as the server sent them: canonical texts by id.
+    pub fn rows(&self, collection: &Collection) -> Result<Vec<String>, DbError> {
+        held(&self.shared.reader).rows(collection)
+    }
+
+    /// What is shown: the cursor, and the digests there, of one moment.
+    pub fn digests(&self) -> (Option<Cursor>, std::collections::BTreeMap<Collection, Digest>) {
+        let db = held(&self.shared.db);
+        (db.cursor(), db.digests().clone())
+    }
+
+    // ---- operations ----
+
+    /// Records a sale. When this returns `Ok` it is on disk and will reach the server exactly once; print the receipt then, not before.
+    pub async fn commit_sale(&self, receipt: NewReceipt) -> Result<Committed, CommitError> {
+        self.commit_receipt(receipt, OperationKind::Sale).await
+    }
+
+    /// Records goods taken back; quantities are positive here too.
+    pub async fn commit_return(&self, receipt: NewReceipt) -> Result<Committed, CommitError> {
+        self.commit_receipt(receipt, OperationKind::Return).await
+    }
+
+    async fn commit_receipt(
+        &self,
+        receipt: NewReceipt,
+        kind: fn(mstore_protocol::Receipt) -> OperationKind,
+    ) -> Result<Committed, CommitError> {
+        let occurred_at = receipt.occurred_at.unwrap_or_else(wall);
+        let device = held(&self.enrolment).device_id.clone();
+        self.write(occurred_at, None, move |device_seq, product| {
+            let default_no = format!("{device}-{device_seq:06}");
+            sale::complete(receipt, default_no, occurred_at, product).map(kind)
+        })
+        .await
+    }
+
+    /// Records any operation: receipts as they are, goods received, adjusted, counted, transferred.
+    pub async fn commit(&self, kind: OperationKind) -> Result<Committed, CommitError> {
+        self.write(wall(), None, move |_, _| Ok(kind)).await
+    }
+
+    async fn write(
+        &self,
+        occurred_at: Timestamp,
+        replaces: Option<OperationId>,
+        make: impl FnOnce(u64, &dyn Fn(&str) -> Option<Row>) -> Result<OperationKind, CommitError> + Send + 'static,
+    ) -> Result<Committed, CommitError> {
+        let id = OperationId::from_parts(wall(), rand::random());
+        let new = NewOperation { id, occurred_at, replaces };
+        let check = |operation: &Operation| {
+            let text = serde_json::to_string(operation).expect("an operation is always JSON");
+            Ok::<_, CommitError>(Operation::parse(&text)?.1)
+        };
+        // Always on a thread that may wait: it ends with an fsync.
+        let operation = with_db(&self.shared.db, true, move |db| db.commit(&new, make, check)).await?;
+        held(&self.shared.fresh).push_back(QueuedOperation { id, at: occurred_at });
+        self.shared.fresh_wake.notify_one();
+        Ok(committed(&operation))
+    }
+
+    /// Rejected operations that somebody must look at: correct, retry or discard them.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, DbError> {
+        let letters = with_db(&self.shared.db, true, |db| db.dead_letters()).await?;
+        Ok(letters.into_iter().map(|held| DeadLetter { operation: held.operation, code: held.code, detail: held.detail }).collect())
+    }
+
+    /// Sends a rejected operation again as it was, under a new id that names the old one.
+    pub async fn retry(&self, id: OperationId) -> Result<Committed, CommitError> {
+        let old = self.rejected(id).await?;
+        let committed = self.write(old.occurred_at, Some(id), move |_, _| Ok(old.kind)).await?;
+        self.recount().await;
+        Ok(committed)
+    }
+
+    /// Sends something else in the place of a rejected operation.
+    pub async fn edit(&self, id: OperationId, kind: OperationKind) -> Result<Committed, CommitError> {
+        let old = self.rejected(id).await?;
+        let committed = self.write(old.occurred_at, Some(id), move |_, _| Ok(kind)).await?;
+        self.recount().await;
+        Ok(committed)
+    }
+
+    /// Gives a rejected operation up. The journal keeps it for the record.
+    pub async fn discard(&self, id: OperationId) -> Result<(), CommitError> {
+        let done = with_db(&self.shared.db, true, move |db| db.discard(id)).await?;
+        self.recount().await;
+        if done { Ok(()) } else { Err(CommitError::NotRejected { id }) }
+    }
+
+    async fn rejected(&self, id: OperationId) -> Result<Operation, CommitError> {
+        with_db(&self.shared.db, true, move |db| db.dead_letter(id)).await?.ok_or(CommitError::NotRejected { id })
+    }
+
+    async fn recount(&self) {
+        self.tell(Command::DeadLetters).await;
+    }
+
+    // ---- sync ----
+
+    /// The state now.
+    pub fn status(&self) -> Status {
+        let status = self.shared.status.borrow().clone();
+        let as_of = if status.state == mstore_protocol::DeviceState::Live { Some(wall()) } else { self.shared.as_of() };
+        Status { as_of, ..status }
+    }
+
+    /// The state whenever anything but the clock changes.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+
+    /// Everything that becomes visible from now on. A listener more than 1,024 behind misses the oldest.
+    pub fn applied(&self) -> broadcast::Receiver<AppliedCommit> {
+        self.shared.applied.subscribe()
+    }
+
+    /// Asks the server now, whatever the timers say.
+    pub async fn sync_now(&self) {
+        self.tell(Command::Sync).await;
+    }
+
+    /// Fetches everything anew. What is shown stays until all is there; the queue stays in any case.
+    pub async fn resync(&self) {
+        self.tell(Command::Resync).await;
+    }
+
+    /// Sends a report now.
+    pub async fn report_now(&self) {
+        self.tell(Command::Report).await;
+    }
+
+    /// Switches this client's network off or on: connections are closed, calls fail. For tests, demos and "flight mode".
+    pub async fn set_online(&self, online: bool) {
+        let changed = self.shared.online.send_if_modified(|held| std::mem::replace(held, online) != online);
+        if changed {
+            self.tell(Command::Online(online)).await;
+        }
+    }
+
+    /// Whether the network is switched on.
+    pub fn is_online(&self) -> bool {
+        *self.shared.online.borrow()
+    }
+
+    /// Waits until the server has judged every operation: before a shift is closed, or the app logs out.
+    pub async fn drain(&self, timeout: Duration) -> Result<(), NotDrained> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut status = self.watch_status();
+        loop {
+            status.borrow_and_update();
+            let waiting = with_db(&self.shared.db, true, |db| db.queue()).await.map_or(u64::MAX, |queue| queue.len() as u64);
+            if waiting == 0 {
+                return Ok(());
+            }
+            match tokio::time::timeout_at(deadline, status.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(NotDrained { waiting }),
+            }
+        }
+    }
+
+    /// Figures since the client was opened.
+    pub fn stats(&self) -> Stats {
+        let mut stats = held(&self.shared.stats).clone();
+        (stats.online_s, stats.fresh_s) = held(&self.shared.freshness).seconds(wall().as_ms());
+        stats
+    }
+
+    /// Gets a new token; the old one ends at the first use of the new one.
+    pub async fn rotate(&self) -> Result<(), OpenError> {
+        let enrolment = self.enrolment();
+        let api = make_api(&self.shared, &self.server_url, &enrolment, &self.options, self.seed)?;
+        let unreachable = |detail: String| OpenError::Unreachable { url: self.server_url.clone(), detail };
+        let rotation = api.rotate().await.map_err(|error| match error {
+            http::CallError::Status { problem: Some(problem), .. } => OpenError::Refused(*problem),
+            http::CallError::Status { status, .. } => unreachable(format!("status {status}")),
+            http::CallError::Network(detail) => unreachable(detail),
+        })?;
+        let enrolment = Enrolment { token: rotation.token, ..enrolment };
+        let text = serde_json::to_string(&enrolment).expect("an enrolment is always JSON");
+        with_db(&self.shared.db, true, move |db| db.set_state("enrolment", &text)).await?;
+        let api = make_api(&self.shared, &self.server_url, &enrolment, &self.options, self.seed)?;
+        *held(&self.enrolment) = enrolment.clone();
+        self.tell(Command::Credentials(Box::new(enrolment), Arc::new(api))).await;
+        Ok(())
+    }
+
+    /// Ends the task and writes everything into the file. Operations not yet sent are sent after the next start.
+    pub async fn close(self) {
+        let (done, ended) = oneshot::channel();
+        self.tell(Command::Close(done)).await;
+        // A task that does not end in time ends with the runtime; everything that matters is on disk already.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, ended).await;
+    }
+
+    /// The task lives as long as the client does, unless it panicked: then its panic was reported already.
+    async fn tell(&self, command: Command) {
+        let _ = self.commands.send(command).await;
+    }
+}
+
+fn first_status(known: &Known, dead_letters: u64) -> (watch::Sender<Status>, broadcast::Sender<AppliedCommit>) {
+    let status = Status {
+        state: mstore_protocol::DeviceState::Starting,
+        cursor: known.cursor,
+        as_of: None,
+        queue_depth: known.queue.len() as u64,
+        oldest_pending: known.queue.first().map(|operation| operation.at),
+        dead_letters,
+        upload_refused: false,
+    };
+    (watch::channel(status).0, broadcast::channel(APPLIED_MAX).0)
+}
+
+fn make_api(shared: &Shared, server_url: &str, enrolment: &Enrolment, options: &Options, seed: u64) -> Result<Api, OpenError> {
+    let chance = Chance::new(options.faults, seed ^ 0x5bd1_e995);
+    Api::new(http::http_client()?, server_url, enrolment, shared.online.subscribe(), chance, Arc::clone(&shared.stats))
+}
+
+fn committed(operation: &Operation) -> Committed {
+    let receipt = match &operation.kind {
+        OperationKind::Sale(receipt) | OperationKind::Return(receipt) => Some(receipt),
+        OperationKind::Receive(_) | OperationKind::Adjust(_) | OperationKind::Count(_) | OperationKind::Transfer(_) => None,
+    };
+    Committed {
+        id: operation.id,
+        device_seq: operation.device_seq,
+        receipt_no: receipt.map(|receipt| receipt.receipt_no.clone()),
+        total: receipt.map(|receipt| receipt.total),
+        occurred_at: operation.occurred_at,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn random_hex(bytes: usize) -> String {
+    (0..bytes).map(|_| format!("{:02x}", rand::random::<u8>())).collect()
+}

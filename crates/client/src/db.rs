@@ -1,0 +1,179 @@
+//! The device's own database: one SQLite file, one writer. Rows, cursor and the operations they contain move in one transaction.
+//!
+//! It decides nothing about sync and knows no network.
+
+mod apply;
+mod journal;
+mod read;
+mod repair;
+mod show;
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use mstore_engine::Resume;
+use mstore_protocol::{Collection, Cursor, Digest, OperationId};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite_migration::{M, Migrations};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use apply::{Applied, ApplyError};
+pub(crate) use journal::NewOperation;
+pub(crate) use read::Reader;
+
+/// Migrations only grow.
+const MIGRATIONS: &[M<'_>] = &[M::up(include_str!("../migrations/0001_device.sql"))];
+
+/// The local database failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// SQLite said no: disk full, file gone, locked by another program.
+    #[error("the local database failed: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The file was made by a newer client, or is damaged.
+    #[error("the local database cannot be brought to this version: {0}")]
+    Migration(#[from] rusqlite_migration::Error),
+    /// Something in it is not what this client wrote.
+    #[error("the local database holds {what} that cannot be read: {detail}")]
+    Damaged {
+        /// Which value.
+        what: &'static str,
+        /// What was wrong with it.
+        detail: String,
+    },
+}
+
+fn damaged(what: &'static str, detail: impl ToString) -> DbError {
+    DbError::Damaged { what, detail: detail.to_string() }
+}
+
+/// What is staged beyond this process's life.
+#[derive(Debug, Serialize, Deserialize)]
+struct Staging {
+    position: String,
+    snapshot: bool,
+    ops: Vec<OperationId>,
+}
+
+/// The write side.
+#[derive(Debug)]
+pub(crate) struct LocalDb {
+    conn: Connection,
+    cursor: Option<Cursor>,
+    digests: BTreeMap<Collection, Digest>,
+    /// Operations whose effect is not in the stream yet: while there are none, applying needs no look at the journal.
+    unshown: u64,
+}
+
+impl LocalDb {
+    /// Opens or makes the file.
+    pub(crate) fn open(path: &Path) -> Result<Self, DbError> {
+        let mut conn = Connection::open(path)?;
+        conn.busy_timeout(Duration::from_secs(5))?;
+        conn.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2000;
+             PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 16777216;",
+        )?;
+        conn.set_prepared_statement_cache_capacity(48);
+        Migrations::from_slice(MIGRATIONS).to_latest(&mut conn)?;
+        let (cursor, digests): (Option<String>, String) =
+            conn.query_row("SELECT cursor, digests FROM position", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let cursor = cursor.map(|raw| Cursor::parse(&raw)).transpose().map_err(|error| damaged("a cursor", error))?;
+        let digests = serde_json::from_str(&digests).map_err(|error| damaged("digests", error))?;
+        let unshown = count_unshown(&conn)?;
+        Ok(Self { conn, cursor, digests, unshown })
+    }
+
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
+        self.cursor
+    }
+
+    pub(crate) fn digests(&self) -> &BTreeMap<Collection, Digest> {
+        &self.digests
+    }
+
+    pub(crate) fn state(&self, name: &str) -> Result<Option<String>, DbError> {
+        let mut find = self.conn.prepare_cached("SELECT value FROM state WHERE name = ?1")?;
+        Ok(find.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    pub(crate) fn set_state(&self, name: &str, value: &str) -> Result<(), DbError> {
+        self.conn.execute(
+            "INSERT INTO state (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            params![name, value],
+        )?;
+        Ok(())
+    }
+
+    /// The value of `name`, made by `make` when there is none yet.
+    pub(crate) fn state_or(&self, name: &str, make: impl FnOnce() -> String) -> Result<String, DbError> {
+        if let Some(value) = self.state(name)? {
+            return Ok(value);
+        }
+        let value = make();
+        self.set_state(name, &value)?;
+        Ok(value)
+    }
+
+    /// Where a broken answer stopped whose rows are staged.
+    pub(crate) fn staged(&self) -> Result<Option<(Resume, Vec<OperationId>)>, DbError> {
+        let Some(raw) = self.state("staging")? else { return Ok(None) };
+        let staging: Staging = serde_json::from_str(&raw).map_err(|error| damaged("a staging note", error))?;
+        Ok(Some((Resume { position: staging.position, snapshot: staging.snapshot }, staging.ops)))
+    }
+
+    /// Runs `work` in one transaction with the guard lifted; nothing of it stays if it fails.
+    fn transaction<T, E: From<rusqlite::Error>>(conn: &Connection, work: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let result = conn
+            .prepare_cached("UPDATE position SET guarded = 0")
+            .and_then(|mut lift| lift.execute([]))
+            .map_err(E::from)
+            .and_then(|_| work(conn))
+            .and_then(|value| {
+                conn.prepare_cached("UPDATE position SET guarded = 1")?.execute([])?;
+                conn.prepare_cached("COMMIT")?.execute([])?;
+                Ok(value)
+            });
+        if result.is_err() && !conn.is_autocommit() {
+            // A failed rollback leaves no transaction behind either: SQLite rolls back by itself.
+            let _ = conn.execute_batch("ROLLBACK");
+        }
+        result
+    }
+
+    /// Writes the position; within a transaction.
+    fn write_position(conn: &Connection, cursor: Cursor, digests: &BTreeMap<Collection, Digest>) -> rusqlite::Result<()> {
+        let digests = serde_json::to_string(digests).expect("digests are always JSON");
+        conn.prepare_cached("UPDATE position SET cursor = ?1, digests = ?2")?.execute(params![cursor.to_string(), digests])?;
+        Ok(())
+    }
+
+    /// Moves the write-ahead log into the file; called when there is nothing else to do, and at the end.
+    pub(crate) fn checkpoint(&self) {
+        if let Err(error) = self.conn.execute_batch("PRAGMA wal_checkpoint(PASSIVE)") {
+            tracing::debug!(%error, "checkpoint postponed");
+        }
+    }
+
+    /// The server has the same rows under another numbering.
+    pub(crate) fn adopt(&mut self, cursor: Cursor) -> Result<(), DbError> {
+        let digests = &self.digests;
+        Self::transaction(&self.conn, |conn| Self::write_position(conn, cursor, digests))?;
+        self.cursor = Some(cursor);
+        Ok(())
+    }
+}
+
+fn count_unshown(conn: &Connection) -> rusqlite::Result<u64> {
+    conn.prepare_cached("SELECT count(*) FROM operation WHERE state IN ('queued', 'accepted') AND shown = 0")?
+        .query_row([], |row| row.get(0))
+}
+
+/// Opens a second, read-only connection to the same file.
+pub(crate) fn open_reader(path: &Path) -> Result<Reader, DbError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(Duration::from_secs(5))?;
+    conn.execute_batch("PRAGMA cache_size = -1000; PRAGMA query_only = ON;")?;
+    Ok(Reader::new(conn))
+}

@@ -1,0 +1,209 @@
+//! The journal: operations on disk before anybody is told, their verdicts, and what becomes of rejected ones.
+
+use mstore_engine::{
+    QueuedOperation,
+    overlay::{StockChange, StockEffect, effects_of},
+};
+use mstore_protocol::{Code, Operation, OperationId, OperationKind, Row, Timestamp, Verdict, VerdictStatus, limits::JOURNAL_KEEP_DAYS};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{DbError, LocalDb, count_unshown, damaged};
+
+/// What is to be written to the journal.
+#[derive(Debug)]
+pub(crate) struct NewOperation {
+    pub(crate) id: OperationId,
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) replaces: Option<OperationId>,
+}
+
+/// An operation as the journal has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Journalled {
+    pub(crate) operation: Operation,
+    pub(crate) code: Option<Code>,
+    pub(crate) detail: Option<String>,
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+impl LocalDb {
+    /// The number that the next operation will have.
+    pub(crate) fn next_device_seq(&self) -> Result<u64, DbError> {
+        let last = self.state("device_seq")?;
+        let last: u64 = last.map_or(Ok(0), |raw| raw.parse()).map_err(|error| damaged("device_seq", error))?;
+        Ok(last + 1)
+    }
+
+    /// Writes an operation and its effect on the overlay, fsynced before it returns. `check` sees it with its number and may refuse.
+    pub(crate) fn commit<E: From<DbError>>(
+        &mut self,
+        new: &NewOperation,
+        make: impl FnOnce(u64, &dyn Fn(&str) -> Option<Row>) -> Result<OperationKind, E>,
+        check: impl FnOnce(&Operation) -> Result<String, E>,
+    ) -> Result<Operation, E> {
+        let device_seq = self.next_device_seq()?;
+        let product = |id: &str| product_row(&self.conn, id);
+        let kind = make(device_seq, &product)?;
+        let effects = effects_of(&kind, product);
+        let operation = Operation { id: new.id, device_seq, occurred_at: new.occurred_at, replaces: new.replaces, kind };
+        let body = check(&operation)?;
+        self.write_durably(&operation, &body, &effects).map_err(E::from)?;
+        self.unshown += 1;
+        Ok(operation)
+    }
+
+    fn write_durably(&self, operation: &Operation, body: &str, effects: &[StockEffect]) -> Result<(), DbError> {
+        let conn = &self.conn;
+        conn.execute_batch("PRAGMA synchronous = FULL")?;
+        let written = Self::transaction(conn, |conn| {
+            let device_seq = operation.device_seq;
+            conn.prepare_cached("INSERT INTO operation (device_seq, id, at, body, state) VALUES (?1, ?2, ?3, ?4, 'queued')")?
+                .execute(params![device_seq, operation.id.to_string(), operation.occurred_at.as_ms(), body])?;
+            conn.prepare_cached(
+                "INSERT INTO state (name, value) VALUES ('device_seq', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            )?
+            .execute([device_seq.to_string()])?;
+            if let Some(old) = operation.replaces {
+                conn.execute("UPDATE operation SET state = 'replaced' WHERE id = ?1", [old.to_string()])?;
+            }
+            write_effects(conn, device_seq, effects)?;
+            Ok::<_, DbError>(())
+        });
+        conn.execute_batch("PRAGMA synchronous = NORMAL")?;
+        written
+    }
+
+    /// Operations without a verdict, by `device_seq`.
+    pub(crate) fn queue(&self) -> Result<Vec<QueuedOperation>, DbError> {
+        self.queued("SELECT id, at FROM operation WHERE state = 'queued' ORDER BY device_seq")
+    }
+
+    /// Accepted operations young enough to be handed in again wait for a verdict again; gives all that wait.
+    pub(crate) fn requeue(&mut self, now: Timestamp) -> Result<Vec<QueuedOperation>, DbError> {
+        let since = now.as_ms() - JOURNAL_KEEP_DAYS * DAY_MS;
+        Self::transaction(&self.conn, |conn| {
+            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted' AND at >= ?1", [since])?;
+            Ok::<_, DbError>(())
+        })?;
+        self.queue()
+    }
+
+    fn queued(&self, sql: &str) -> Result<Vec<QueuedOperation>, DbError> {
+        let mut read = self.conn.prepare_cached(sql)?;
+        let rows = read.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+        rows.map(|row| {
+            let (id, at) = row?;
+            let id = OperationId::parse(&id).ok_or_else(|| damaged("an operation id", &id))?;
+            Ok(QueuedOperation { id, at: Timestamp::from_ms(at) })
+        })
+        .collect()
+    }
+
+    /// The bodies of operations, in the order asked for.
+    pub(crate) fn bodies(&self, ids: &[OperationId]) -> Result<Vec<String>, DbError> {
+        let mut read = self.conn.prepare_cached("SELECT body FROM operation WHERE id = ?1")?;
+        ids.iter().map(|id| Ok(read.query_row([id.to_string()], |row| row.get(0))?)).collect()
+    }
+
+    /// Writes verdicts down. An accepted operation stays in the overlay until its commit is shown; a rejected one leaves it now.
+    pub(crate) fn settle(&mut self, verdicts: &[Verdict]) -> Result<(), DbError> {
+        let cursor = self.cursor;
+        Self::transaction(&self.conn, |conn| {
+            for verdict in verdicts {
+                match verdict.status {
+                    VerdictStatus::Accepted | VerdictStatus::Duplicate => {
+                        let epoch = cursor.map(|cursor| cursor.epoch.to_string());
+                        conn.prepare_cached(
+                            "UPDATE operation SET state = 'accepted', epoch = ?2, seq = coalesce(?3, 0), code = ?4, detail = ?5 WHERE id = ?1 AND state = 'queued'",
+                        )?
+                        .execute(params![verdict.id, epoch, verdict.seq, verdict.code.map(Code::as_str), verdict.detail])?;
+                    }
+                    VerdictStatus::Rejected => {
+                        let code = verdict.code.unwrap_or(Code::Unknown).as_str();
+                        conn.prepare_cached(
+                            "UPDATE operation SET state = 'rejected', code = ?2, detail = ?3 WHERE id = ?1 AND state = 'queued'",
+                        )?
+                        .execute(params![verdict.id, code, verdict.detail])?;
+                        conn.prepare_cached(
+                            "DELETE FROM pending_effect WHERE device_seq = (SELECT device_seq FROM operation WHERE id = ?1)",
+                        )?
+                        .execute([&verdict.id])?;
+                    }
+                }
+            }
+            if let Some(cursor) = cursor {
+                super::apply::leave_overlay(conn, cursor, std::iter::empty())?;
+            }
+            Ok::<_, DbError>(())
+        })?;
+        self.unshown = count_unshown(&self.conn)?;
+        Ok(())
+    }
+
+    /// Rejected operations that nobody has looked after.
+    pub(crate) fn dead_letters(&self) -> Result<Vec<Journalled>, DbError> {
+        let mut read = self.conn.prepare_cached("SELECT body, code, detail FROM operation WHERE state = 'rejected' ORDER BY device_seq")?;
+        let rows = read.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?)))?;
+        rows.map(|row| {
+            let (body, code, detail) = row?;
+            let operation = serde_json::from_str(&body).map_err(|error| damaged("an operation", error))?;
+            Ok(Journalled { operation, code: code.as_deref().and_then(Code::parse), detail })
+        })
+        .collect()
+    }
+
+    /// How many rejected operations nobody has looked after.
+    pub(crate) fn dead_letter_count(&self) -> Result<u64, DbError> {
+        let mut count = self.conn.prepare_cached("SELECT count(*) FROM operation WHERE state = 'rejected'")?;
+        Ok(count.query_row([], |row| row.get(0))?)
+    }
+
+    /// A rejected operation.
+    pub(crate) fn dead_letter(&self, id: OperationId) -> Result<Option<Operation>, DbError> {
+        let mut read = self.conn.prepare_cached("SELECT body FROM operation WHERE id = ?1 AND state = 'rejected'")?;
+        let body: Option<String> = read.query_row([id.to_string()], |row| row.get(0)).optional()?;
+        body.map(|body| serde_json::from_str(&body).map_err(|error| damaged("an operation", error))).transpose()
+    }
+
+    /// Gives a rejected operation up; it stays in the journal for the record.
+    pub(crate) fn discard(&mut self, id: OperationId) -> Result<bool, DbError> {
+        Self::transaction(&self.conn, |conn| {
+            Ok::<_, DbError>(
+                conn.execute("UPDATE operation SET state = 'discarded' WHERE id = ?1 AND state = 'rejected'", [id.to_string()])? > 0,
+            )
+        })
+    }
+
+    /// Forgets operations that were settled longer ago than the server could need them.
+    pub(crate) fn prune(&mut self, now: Timestamp) -> Result<(), DbError> {
+        let before = now.as_ms() - JOURNAL_KEEP_DAYS * DAY_MS;
+        Self::transaction(&self.conn, |conn| {
+            conn.execute(
+                "DELETE FROM operation WHERE at < ?1 AND ((state = 'accepted' AND shown = 1) OR state IN ('replaced', 'discarded'))",
+                [before],
+            )?;
+            Ok::<_, DbError>(())
+        })
+    }
+}
+
+fn product_row(conn: &Connection, id: &str) -> Option<Row> {
+    let mut find = conn.prepare_cached("SELECT body FROM row WHERE collection = 'product' AND id = ?1").ok()?;
+    let body: String = find.query_row([id], |row| row.get(0)).ok()?;
+    Row::parse(&body).ok()
+}
+
+fn write_effects(conn: &Connection, device_seq: u64, effects: &[StockEffect]) -> Result<(), DbError> {
+    let mut write = conn.prepare_cached(
+        "INSERT INTO pending_effect (collection, item_id, device_seq, n, is_base, milli) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for (n, effect) in effects.iter().enumerate() {
+        let (is_base, quantity) = match effect.change {
+            StockChange::Delta(delta) => (false, delta),
+            StockChange::Base(base) => (true, base),
+        };
+        write.execute(params![effect.target.as_str(), effect.item_id, device_seq, n, is_base, quantity.as_milli()])?;
+    }
+    Ok(())
+}

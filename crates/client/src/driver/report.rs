@@ -1,0 +1,82 @@
+//! The device's report to the server: every minute, and soon after its state changed.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use mstore_protocol::DeviceReport;
+use tokio::time::Instant;
+
+use super::{Done, Driver};
+use crate::shared::{held, wall};
+
+/// States that come and go within this are not worth a report.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+
+impl Driver {
+    pub(super) fn report_soon(&mut self) {
+        if let Some(at) = &mut self.report_at {
+            *at = (*at).min(Instant::now() + DEBOUNCE);
+        }
+    }
+
+    pub(super) fn report_if_due(&mut self) {
+        if self.report_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.report_at = self.options.report_interval.map(|interval| Instant::now() + interval);
+        let report = self.report();
+        let api = Arc::clone(&self.api);
+        self.calls.spawn(async move {
+            if let Err(error) = api.report(&report).await {
+                tracing::debug!(?error, "the report did not reach the server");
+            }
+            Done::Reported
+        });
+    }
+
+    fn report(&self) -> DeviceReport {
+        let status = self.session.status();
+        let now = wall();
+        let digests = self.shared.db.try_lock().map(|db| db.digests().clone()).unwrap_or_default();
+        let stats = held(&self.shared.stats).clone();
+        let oldest_ms = status.oldest_pending.map_or(0, |at| now.as_ms() - at.as_ms());
+        DeviceReport {
+            state: status.state,
+            cursor: status.cursor,
+            digests,
+            queue_depth: status.queue_depth as u64,
+            oldest_pending_s: u64::try_from(oldest_ms / 1000).unwrap_or(0),
+            dead_letters: self.dead_letters,
+            counters: counters(&stats),
+            latency: stats.latency,
+            device_time: now,
+            client_version: self.options.client_version.clone(),
+        }
+    }
+}
+
+fn counters(stats: &crate::Stats) -> BTreeMap<String, u64> {
+    let engine = &stats.engine;
+    let named = [
+        ("commits_mqtt", stats.commits_mqtt),
+        ("commits_http", stats.commits_http),
+        ("changes_mqtt", stats.changes_mqtt),
+        ("changes_http", stats.changes_http),
+        ("changes_fallback", stats.changes_fallback),
+        ("frames", engine.frames),
+        ("gaps", engine.gaps),
+        ("catch_ups", engine.catch_ups),
+        ("snapshots", engine.snapshots),
+        ("polls", engine.polls),
+        ("not_modified", engine.not_modified),
+        ("digest_mismatches", engine.digest_mismatches),
+        ("disconnects", engine.disconnects),
+        ("uploads", engine.uploads),
+        ("operations_accepted", stats.operations_accepted),
+        ("operations_rejected", stats.operations_rejected),
+        ("mqtt_bytes", stats.mqtt_bytes),
+        ("http_bytes_in", stats.http_bytes_in),
+        ("http_bytes_out", stats.http_bytes_out),
+        ("malformed", stats.malformed),
+    ];
+    named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

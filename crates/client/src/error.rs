@@ -1,0 +1,102 @@
+//! What can go wrong, one narrow enum per kind of call.
+
+use mstore_protocol::{Code, OperationError, OperationId, Problem};
+
+pub use crate::db::DbError;
+
+/// A client could not be opened or enrolled.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no enrolment in this file.
+    #[error("this device is not enrolled yet; make a claim code with `mstore-sync device add` and enrol with it")]
+    NotEnrolled,
+    /// The file belongs to another device.
+    #[error("this database belongs to device {found}; open another file for {wanted}")]
+    OtherDevice {
+        /// Whose it is.
+        found: String,
+        /// Who wanted it.
+        wanted: String,
+    },
+    /// The server refused.
+    #[error(transparent)]
+    Refused(#[from] Problem),
+    /// The server could not be reached, or its answer was not understood.
+    #[error("the server at {url} cannot be reached: {detail}")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// What happened.
+        detail: String,
+    },
+    /// A URL that is none.
+    #[error("{url:?} is not a usable address: {detail}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The local database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// An operation was not written to the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// It breaks a rule that needs no server; the code is the one that the server would give.
+    #[error("{code}: {detail}")]
+    Refused {
+        /// Stable code.
+        code: Code,
+        /// What and where.
+        detail: String,
+    },
+    /// A receipt without lines.
+    #[error("a receipt needs at least one line")]
+    NoLines,
+    /// No price was given and the product is not known here.
+    #[error("no price for {product_id}: give one, for the product is not known here")]
+    NoPrice {
+        /// Which product.
+        product_id: String,
+    },
+    /// Retry, edit or discard of something that was not rejected.
+    #[error("{id} is not among the rejected operations")]
+    NotRejected {
+        /// Which.
+        id: OperationId,
+    },
+    /// Not on disk: do not hand over the goods.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+impl CommitError {
+    /// The stable code, where there is one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::NoLines => Some(Code::MalformedOperation),
+            Self::NoPrice { .. } | Self::NotRejected { .. } | Self::Db(_) | Self::Closed => None,
+        }
+    }
+}
+
+impl From<OperationError> for CommitError {
+    fn from(error: OperationError) -> Self {
+        Self::Refused { code: error.code, detail: error.detail }
+    }
+}
+
+/// The queue did not empty in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{waiting} operations still wait for the server; they are safe on this device")]
+pub struct NotDrained {
+    /// How many.
+    pub waiting: u64,
+}

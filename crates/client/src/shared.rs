@@ -1,0 +1,92 @@
+//! What the app's side and the driver's task have in common.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use mstore_engine::QueuedOperation;
+use mstore_protocol::{Cursor, DeviceState, Timestamp};
+use tokio::sync::{Notify, broadcast, watch};
+
+use crate::{
+    db::{LocalDb, Reader},
+    stats::{AppliedCommit, Freshness, Stats},
+};
+
+/// The state of the sync, for the app to show: never a silent staleness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// What the cashier is shown.
+    pub state: DeviceState,
+    /// The last commit shown.
+    pub cursor: Option<Cursor>,
+    /// When the device last knew that it had everything, by its own clock; none if never.
+    pub as_of: Option<Timestamp>,
+    /// Operations that the server has not judged yet.
+    pub queue_depth: u64,
+    /// When the oldest of them was made.
+    pub oldest_pending: Option<Timestamp>,
+    /// Rejected operations that somebody must look at.
+    pub dead_letters: u64,
+    /// Every upload is refused on its way; the operations are kept.
+    pub upload_refused: bool,
+}
+
+impl Status {
+    /// How old what is shown may be at `now`; none if nothing was ever fetched.
+    pub fn staleness_ms(&self, now: Timestamp) -> Option<u64> {
+        self.as_of.map(|as_of| u64::try_from(now.as_ms() - as_of.as_ms()).unwrap_or(0))
+    }
+
+    /// Everything but the clock.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        Self { as_of: None, ..self.clone() } == Self { as_of: None, ..other.clone() }
+    }
+}
+
+/// The device's clock.
+pub(crate) fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    Timestamp::from_ms(i64::try_from(since).unwrap_or(i64::MAX))
+}
+
+/// Locks; a panic of another holder is a bug that must not spread silently.
+pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while it was held")
+}
+
+/// Shared by [`crate::Client`] and its task.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) path: PathBuf,
+    pub(crate) db: Arc<Mutex<LocalDb>>,
+    pub(crate) reader: Mutex<Reader>,
+    pub(crate) fresh: Mutex<VecDeque<QueuedOperation>>,
+    pub(crate) fresh_wake: Notify,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) applied: broadcast::Sender<AppliedCommit>,
+    pub(crate) stats: Arc<Mutex<Stats>>,
+    pub(crate) freshness: Mutex<Freshness>,
+    pub(crate) online: watch::Sender<bool>,
+    /// Wall milliseconds when the device was last known to be at the head; `i64::MIN`: never.
+    pub(crate) as_of_ms: AtomicI64,
+    pub(crate) started: Instant,
+}
+
+impl Shared {
+    /// Milliseconds since the client was opened.
+    pub(crate) fn moment(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn as_of(&self) -> Option<Timestamp> {
+        let ms = self.as_of_ms.load(Ordering::Relaxed);
+        (ms != i64::MIN).then(|| Timestamp::from_ms(ms))
+    }
+}

@@ -1,0 +1,263 @@
+//! Rows of a `/changes` answer on their way: parsed line by line as the bytes come, kept in one buffer, shown only when the last line is there.
+
+use std::collections::BTreeMap;
+
+use mstore_protocol::{ChangeLine, ChangesEnd, ChangesFirst, Collection, Cursor, LineOp, OperationId, RowHash, canonicalise};
+
+/// A piece of the answer: where it stands in the buffer, or its own text when the buffer has it in another spelling.
+#[derive(Debug)]
+enum Text {
+    At(u32, u32),
+    Own(Box<str>),
+}
+
+#[derive(Debug)]
+struct Line {
+    collection: u16,
+    seq: u64,
+    id: Text,
+    row: Option<(Text, RowHash)>,
+}
+
+/// One staged row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StagedRow<'a> {
+    pub(crate) collection: &'a Collection,
+    pub(crate) id: &'a str,
+    pub(crate) seq: u64,
+    /// Canonical text and hash; none: deleted.
+    pub(crate) row: Option<(&'a str, RowHash)>,
+}
+
+/// Why an answer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StageError {
+    #[error("line {line} of the answer is not what the contract says: {detail}")]
+    Malformed { line: usize, detail: String },
+    #[error("the answer is too large to be held at once")]
+    TooLarge,
+}
+
+/// The rows so far. Earlier ones of the same answer may lie in the staging table (`spilled`).
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    text: Vec<u8>,
+    parsed_to: usize,
+    scanned_to: usize,
+    collections: Vec<Collection>,
+    lines: Vec<Line>,
+    lines_seen: usize,
+    first: Option<ChangesFirst>,
+    end: Option<ChangesEnd>,
+    position: Option<String>,
+    /// The caller's own operations that the rows contain.
+    pub(crate) ops: Vec<OperationId>,
+    /// Rows of earlier answers are in here or in the staging table: the same row may stand twice.
+    pub(crate) joined: bool,
+    /// Some rows are in the staging table.
+    pub(crate) spilled: bool,
+}
+
+impl Staged {
+    /// The rows lie in the staging table since an earlier run.
+    pub(crate) fn on_disk(ops: Vec<OperationId>) -> Self {
+        Self { ops, joined: true, spilled: true, ..Self::default() }
+    }
+
+    /// Another answer follows that goes on from here.
+    pub(crate) fn go_on(&mut self) {
+        self.text.truncate(self.parsed_to);
+        self.scanned_to = self.parsed_to;
+        self.first = None;
+        self.end = None;
+        self.joined = true;
+    }
+
+    /// Takes the next decoded bytes.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), StageError> {
+        self.text.extend_from_slice(bytes);
+        if u32::try_from(self.text.len()).is_err() {
+            return Err(StageError::TooLarge);
+        }
+        while let Some(length) = self.text[self.scanned_to..].iter().position(|byte| *byte == b'\n') {
+            let to = self.scanned_to + length;
+            self.line(self.parsed_to, to)?;
+            self.parsed_to = to + 1;
+            self.scanned_to = to + 1;
+        }
+        self.scanned_to = self.text.len();
+        Ok(())
+    }
+
+    fn line(&mut self, from: usize, to: usize) -> Result<(), StageError> {
+        self.lines_seen += 1;
+        let line = self.lines_seen;
+        let malformed = |detail: String| StageError::Malformed { line, detail };
+        let text = std::str::from_utf8(&self.text[from..to]).map_err(|error| malformed(error.to_string()))?;
+        let json = |error: serde_json::Error| malformed(error.to_string());
+        if self.first.is_none() {
+            let first: ChangesFirst = serde_json::from_str(text).map_err(json)?;
+            self.ops.extend(first.ops.iter().copied());
+            let room = usize::try_from(first.rows).unwrap_or(0).min(200_000);
+            self.lines.reserve(room);
+            self.first = Some(first);
+            return Ok(());
+        }
+        if text.starts_with("{\"end\"") {
+            self.end = Some(serde_json::from_str(text).map_err(json)?);
+            return Ok(());
+        }
+        let parsed: ChangeLine<'_> = serde_json::from_str(text).map_err(json)?;
+        let base = self.text.as_ptr() as usize;
+        let place = |piece: &str| {
+            let at = piece.as_ptr() as usize - base;
+            Text::At(u32::try_from(at).unwrap_or(u32::MAX), u32::try_from(piece.len()).unwrap_or(u32::MAX))
+        };
+        let known = self.collections.iter().position(|collection| collection.as_str() == parsed.c);
+        let collection = match known {
+            Some(known) => known,
+            None => {
+                self.collections.push(Collection::parse(&parsed.c).map_err(|error| malformed(error.to_string()))?);
+                self.collections.len() - 1
+            }
+        };
+        let id = match &parsed.id {
+            std::borrow::Cow::Borrowed(id) => place(id),
+            std::borrow::Cow::Owned(id) => Text::Own(id.as_str().into()),
+        };
+        let row = match (parsed.op, parsed.row) {
+            (LineOp::Delete, None) => None,
+            (LineOp::Put, Some(raw)) => {
+                let canonical = canonicalise(raw.get()).map_err(|error| malformed(error.to_string()))?;
+                let hash = RowHash::of(&self.collections[collection], &parsed.id, &canonical);
+                Some(match canonical {
+                    std::borrow::Cow::Borrowed(row) => (place(row), hash),
+                    std::borrow::Cow::Owned(row) => (Text::Own(row.into()), hash),
+                })
+            }
+            (LineOp::Delete, Some(_)) | (LineOp::Put, None) => return Err(malformed("a put has a row, a delete has none".into())),
+        };
+        let collection = u16::try_from(collection).map_err(|_| malformed("too many collections".into()))?;
+        let position = parsed.p;
+        match &mut self.position {
+            Some(held) => {
+                held.clear();
+                held.push_str(&position);
+            }
+            none => *none = Some(position.into_owned()),
+        }
+        self.lines.push(Line { collection, seq: parsed.seq, id, row });
+        Ok(())
+    }
+
+    fn text<'a>(&'a self, text: &'a Text) -> &'a str {
+        match text {
+            Text::At(at, length) => {
+                let (at, length) = (*at as usize, *length as usize);
+                std::str::from_utf8(&self.text[at..at + length]).expect("it was checked when the line was parsed")
+            }
+            Text::Own(text) => text,
+        }
+    }
+
+    /// The rows held here, in the order they came.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = StagedRow<'_>> {
+        self.lines.iter().map(|line| StagedRow {
+            collection: &self.collections[usize::from(line.collection)],
+            id: self.text(&line.id),
+            seq: line.seq,
+            row: line.row.as_ref().map(|(text, hash)| (self.text(text), *hash)),
+        })
+    }
+
+    /// How many rows are held here.
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Bytes held here.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The rows went to the staging table: make room.
+    pub(crate) fn spilled(&mut self) {
+        self.text.drain(..self.parsed_to);
+        self.scanned_to -= self.parsed_to;
+        self.parsed_to = 0;
+        self.lines.clear();
+        self.spilled = true;
+        self.joined = true;
+    }
+
+    /// Where to go on after the last whole line.
+    pub(crate) fn position(&self) -> Option<&str> {
+        self.position.as_deref()
+    }
+
+    /// Where the answer ends and what must hold there; none while the last line is missing.
+    pub(crate) fn end(&self) -> Option<(Cursor, BTreeMap<Collection, mstore_protocol::Digest>)> {
+        let (first, end) = (self.first.as_ref()?, self.end.as_ref()?);
+        Some((Cursor { epoch: first.epoch, seq: end.seq, tag: end.tag }, end.digests.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const FIRST: &str = r#"{"epoch":"b5d0c1a97e3f4a62","from":0,"to":7,"rows":3,"ops":[]}"#;
+    const END: &str = r#"{"end":true,"seq":7,"tag":"9c41d2e07ab85f13","digests":{}}"#;
+
+    fn answer() -> String {
+        let line = |id: &str, row: &str| format!(r#"{{"c":"product","op":"put","id":"{id}","seq":5,"p":"p-{id}","row":{row}}}"#);
+        let a = line("a", r#"{"id":"a","stock":"1"}"#);
+        let quoted = line(r#"b\"ä"#, r#"{"stock":"2","id":"b\"ä"}"#);
+        let gone = r#"{"c":"inventory","op":"delete","id":"c","seq":6,"p":"p-c"}"#;
+        format!("{FIRST}\n{a}\n{quoted}\n{gone}\n{END}\n")
+    }
+
+    fn shown(staged: &Staged) -> Vec<String> {
+        staged.rows().map(|row| format!("{} {} {} {}", row.collection, row.id, row.seq, row.row.map_or("-", |(text, _)| text))).collect()
+    }
+
+    #[test]
+    fn any_cut_of_the_bytes_gives_the_same_rows() {
+        let answer = answer();
+        let expect = vec![r#"product a 5 {"id":"a","stock":"1"}"#, r#"product b"ä 5 {"id":"b\"ä","stock":"2"}"#, "inventory c 6 -"];
+        for size in [1, 2, 7, 64, 10_000] {
+            let mut staged = Staged::default();
+            for piece in answer.as_bytes().chunks(size) {
+                staged.feed(piece).unwrap();
+            }
+            assert_eq!(shown(&staged), expect, "pieces of {size}");
+            assert_eq!(staged.end().unwrap().0.seq, 7);
+        }
+    }
+
+    #[test]
+    fn an_answer_without_its_last_line_has_no_end_but_a_place_to_go_on() {
+        let whole = answer();
+        let mut staged = Staged::default();
+        staged.feed(&whole.as_bytes()[..whole.find(r#"{"c":"inventory""#).unwrap() + 9]).unwrap();
+        assert!(staged.end().is_none());
+        assert_eq!((staged.len(), staged.position()), (2, Some(r#"p-b"ä"#)));
+        staged.spilled();
+        staged.go_on();
+        staged.feed(format!("{FIRST}\n{END}\n").as_bytes()).unwrap();
+        assert!(staged.end().is_some() && staged.len() == 0 && staged.spilled);
+    }
+
+    #[test]
+    fn what_breaks_the_contract_is_refused_with_its_line() {
+        for bad in [
+            r#"{"c":"product","op":"put","id":"a","seq":5,"p":""}"#,
+            r#"{"c":"product","op":"put","id":"a","seq":5,"p":"","row":{"x":1.5}}"#,
+            "x",
+        ] {
+            let error = Staged::default().feed(format!("{FIRST}\n{bad}\n").as_bytes()).unwrap_err();
+            assert!(error.to_string().starts_with("line 2 "), "{error}");
+        }
+    }
+}
