@@ -7,6 +7,8 @@ mod journal;
 mod read;
 mod repair;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
