@@ -1,1 +1,10 @@
-//! placeholder
+//! Server storage: whole use cases behind one trait each, so that nobody can write a row and forget its mark.
+//!
+//! It knows nothing of HTTP, MQTT or tokens; it publishes nothing. A store hands out what is durable and forgets it when told.
+
+mod model;
+pub mod sqlite;
+mod store;
+
+pub use model::*;
+pub use store::{Admin, Registry, RowSink, Store, SyncStore};

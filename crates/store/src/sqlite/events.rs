@@ -1,0 +1,118 @@
+//! Events of backends that share no database: each key once, older versions of a row refused, operations named with their commit.
+
+use mstore_protocol::{BranchKey, Code, EventRequest, OperationId, Row, Seq, StockTarget};
+use rusqlite::{OptionalExtension as _, params};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    job::Work,
+    ledger::{self, Movement},
+    mirror::signed,
+    writes,
+};
+use crate::StoreError;
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Carried out.
+    Written,
+    /// The same key had come before; its commit, if it is known.
+    Duplicate(Option<Seq>),
+}
+
+/// Takes an event.
+pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -> Result<Outcome, StoreError> {
+    let merchant = writes::merchant(work, &key.merchant)?;
+    writes::check_branch(work, key)?;
+    let (EventRequest::ProductStockUpdated { idempotency_key, version, ops, .. }
+    | EventRequest::InventoryUpdated { idempotency_key, version, ops, .. }
+    | EventRequest::TransactionCreated { idempotency_key, version, ops, .. }) = event;
+    let body = serde_json::to_string(event).map_err(|error| StoreError::refused(Code::MalformedRequest, error.to_string()))?;
+    let hash: [u8; 32] = Sha256::digest(&body).into();
+    if let Some(duplicate) = seen(work, key, idempotency_key, hash)? {
+        return Ok(duplicate);
+    }
+    match event {
+        EventRequest::ProductStockUpdated { product_id, stock, .. } => {
+            ledger::check_item(work, key, StockTarget::Product, product_id)?;
+            newer(work, key, "product", product_id, *version)?;
+            let movement = Movement::at_server(
+                work.now,
+                &format!("event-{}-{idempotency_key}", key.branch),
+                StockTarget::Product,
+                product_id,
+                "event",
+            )
+            .event(*stock);
+            ledger::record(work, key, merchant.stock_policy, &movement, true)?;
+        }
+        EventRequest::InventoryUpdated { item_id, quantity, .. } => {
+            ledger::check_item(work, key, StockTarget::Inventory, item_id)?;
+            newer(work, key, "inventory", item_id, *version)?;
+            let movement =
+                Movement::at_server(work.now, &format!("event-{}-{idempotency_key}", key.branch), StockTarget::Inventory, item_id, "event")
+                    .event(*quantity);
+            ledger::record(work, key, merchant.stock_policy, &movement, true)?;
+        }
+        EventRequest::TransactionCreated { transaction, .. } => {
+            newer(work, key, "transaction", transaction.id(), *version)?;
+            put_transaction(work, key, transaction)?;
+        }
+    }
+    let sql = "INSERT INTO event_seen (merchant_id, branch_id, key, body_hash, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let (m, b) = (key.merchant.as_str(), key.branch.as_str());
+    work.conn.prepare_cached(sql)?.execute(params![m, b, idempotency_key, &hash[..], work.now.to_string()])?;
+    name(work, key, ops)?;
+    work.touched.insert(key.clone());
+    Ok(Outcome::Written)
+}
+
+fn seen(work: &Work<'_>, key: &BranchKey, idempotency_key: &str, hash: [u8; 32]) -> Result<Option<Outcome>, StoreError> {
+    let sql = "SELECT body_hash, seq FROM event_seen WHERE merchant_id = ?1 AND branch_id = ?2 AND key = ?3";
+    let mut statement = work.conn.prepare_cached(sql)?;
+    let found = statement
+        .query_row([key.merchant.as_str(), key.branch.as_str(), idempotency_key], |row| {
+            Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Option<Seq>>(1)?))
+        })
+        .optional()?;
+    match found {
+        Some((first, _)) if first != hash => {
+            Err(StoreError::refused(Code::IdReused, format!("the key {idempotency_key:?} came before with another body")))
+        }
+        found => Ok(found.map(|(_, seq)| Outcome::Duplicate(seq))),
+    }
+}
+
+/// Remembers the version of a row; a lower one than before is stale.
+fn newer(work: &Work<'_>, key: &BranchKey, collection: &str, id: &str, version: u64) -> Result<(), StoreError> {
+    let sql = "INSERT INTO event_version (merchant_id, branch_id, collection, id, version) VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT (merchant_id, branch_id, collection, id) DO UPDATE SET version = excluded.version WHERE excluded.version >= version";
+    let row = params![key.merchant.as_str(), key.branch.as_str(), collection, id, signed(version)];
+    if work.conn.prepare_cached(sql)?.execute(row)? == 0 {
+        return Err(StoreError::refused(Code::StaleEvent, format!("a newer version than {version} of {collection} {id:?} was seen")));
+    }
+    Ok(())
+}
+
+fn put_transaction(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Result<(), StoreError> {
+    let sql = "INSERT INTO transactions (merchant_id, branch_id, id, recorded_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT (merchant_id, branch_id, id) DO UPDATE SET body = excluded.body WHERE body <> excluded.body";
+    let (merchant, branch) = (key.merchant.as_str(), key.branch.as_str());
+    work.conn.prepare_cached(sql)?.execute(params![merchant, branch, transaction.id(), work.now.to_string(), transaction.as_str()])?;
+    Ok(())
+}
+
+/// The next commit of the branch names these operations, whether or not they were uploaded yet.
+fn name(work: &mut Work<'_>, key: &BranchKey, ops: &[OperationId]) -> Result<(), StoreError> {
+    for id in ops {
+        let id = id.to_string();
+        let sql = "UPDATE operation SET awaits_event = 0 WHERE merchant_id = ?1 AND id = ?2";
+        if work.conn.prepare_cached(sql)?.execute([key.merchant.as_str(), &id])? == 0 {
+            let sql = "INSERT INTO event_operation (merchant_id, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            work.conn.prepare_cached(sql)?.execute([key.merchant.as_str(), &id])?;
+        }
+    }
+    work.named.entry(key.clone()).or_default().extend(ops);
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Jobs of the writer thread: each runs in a savepoint of a shared transaction and is answered when that is durable and sequenced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mstore_protocol::{BranchKey, Epoch, OperationId, Seq, Timestamp};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::SqliteConfig;
+use crate::StoreError;
+
+/// What a job may use and leave behind.
+pub(super) struct Work<'a> {
+    /// Inside the round's transaction and the job's savepoint.
+    pub(super) conn: &'a Connection,
+    /// The time of the round.
+    pub(super) now: Timestamp,
+    /// Settings.
+    pub(super) config: &'a SqliteConfig,
+    /// Branches whose sequencing the answer waits for, beside those it left marks for.
+    pub(super) touched: BTreeSet<BranchKey>,
+    /// Branches whose held commit may go out.
+    pub(super) confirmed: BTreeSet<BranchKey>,
+    /// Operations that the next commit of a branch names although nobody uploaded them here.
+    pub(super) named: BTreeMap<BranchKey, Vec<OperationId>>,
+    /// Branches that got a new epoch.
+    pub(super) restarted: BTreeMap<BranchKey, Epoch>,
+    /// Branches whose stored head was changed by the job itself.
+    pub(super) reload: BTreeSet<BranchKey>,
+}
+
+/// What a job's answer may be made of, once everything is durable.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The commits made of the branches it touched.
+    pub(super) commits: BTreeMap<BranchKey, Seq>,
+    /// Where the heads of the branches it touched are; without those that are held back.
+    pub(super) heads: BTreeMap<BranchKey, Seq>,
+}
+
+/// Something for the writer to do.
+pub(super) trait Job: Send {
+    /// Does it.
+    fn run(&mut self, work: &mut Work<'_>) -> Result<(), StoreError>;
+
+    /// Answers the caller.
+    fn finish(self: Box<Self>, outcome: Result<&Seen, StoreError>);
+}
+
+type Run<T> = Box<dyn FnOnce(&mut Work<'_>) -> Result<T, StoreError> + Send>;
+type Finish<T, R> = Box<dyn FnOnce(T, &Seen) -> R + Send>;
+
+/// A job made of two closures.
+pub(super) struct Task<T, R> {
+    run: Option<Run<T>>,
+    value: Option<T>,
+    finish: Finish<T, R>,
+    reply: oneshot::Sender<Result<R, StoreError>>,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Task<T, R> {
+    /// `run` works in the transaction; `finish` makes the answer from what it gave and what was sequenced.
+    pub(super) fn boxed(
+        run: impl FnOnce(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
+        finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
+    ) -> (Box<dyn Job>, oneshot::Receiver<Result<R, StoreError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Box::new(Self { run: Some(Box::new(run)), value: None, finish: Box::new(finish), reply }), answer)
+    }
+}
+
+impl<T: Send, R: Send> Job for Task<T, R> {
+    fn run(&mut self, work: &mut Work<'_>) -> Result<(), StoreError> {
+        let run = self.run.take().expect("a job runs once");
+        self.value = Some(run(work)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<&Seen, StoreError>) {
+        let Self { value, finish, reply, .. } = *self;
+        let answer = outcome.map(|seen| finish(value.expect("a job that succeeded gave a value"), seen));
+        // A caller that went away does not want its answer.
+        let _gone = reply.send(answer);
+    }
+}

@@ -1,0 +1,192 @@
+//! The store on SQLite: one thread writes and sequences, a pool reads, triggers capture what any other program writes.
+
+mod admin;
+mod alarms;
+mod changes;
+mod checkpoint;
+mod config;
+mod connection;
+mod error;
+mod events;
+mod job;
+mod ledger;
+mod listing;
+mod mirror;
+mod ops;
+mod outbox;
+mod readers;
+mod registry;
+mod restore;
+mod sequencer;
+mod shared;
+mod source;
+mod sweep;
+mod text;
+mod upkeep;
+mod writer;
+mod writes;
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    mpsc::{SyncSender, sync_channel},
+};
+
+use async_trait::async_trait;
+pub use config::{Clock, SqliteConfig};
+pub use error::OpenError;
+use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, SUB_DIGESTS, Seq, Verdict};
+use tokio::sync::{Notify, Semaphore};
+
+use self::{
+    job::{Seen, Task, Work},
+    outbox::Outbox,
+    readers::Readers,
+    sequencer::Sequencer,
+    shared::Shared,
+    writer::{Command, Writer},
+};
+use crate::{
+    AcceptUpload, ChangesAsk, ChangesError, ChangesSummary, OutboxEntry, RowSink, SourceWrite, StoreError, SweepReport, SyncStore, Written,
+};
+
+/// Writes that may wait in the queue; further callers wait before they enter it.
+const QUEUE_MAX: usize = 1_024;
+
+/// Server storage in one SQLite file. Dropping it without [`crate::Admin::close`] loses nothing that was answered.
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    queue: SyncSender<Command>,
+    permits: Semaphore,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+impl SqliteStore {
+    /// Opens or makes the database and sequences what other programs changed while no server ran.
+    pub fn open(config: SqliteConfig) -> Result<Arc<Self>, OpenError> {
+        let conn = connection::writer(&config)?;
+        let read = |source| OpenError::Read { path: config.path.clone(), source };
+        upkeep::at_start(&conn, &config).map_err(read)?;
+        let sequencer = Sequencer::load(&conn).map_err(read)?;
+        let shared = Arc::new(Shared::new(Outbox::new(config.fresh_max, outbox::newest(&conn).map_err(read)?)));
+        let (queue, commands) = sync_channel(2 * QUEUE_MAX);
+        let writer = Writer::new(conn, config.clone(), Arc::clone(&shared), sequencer, commands).map_err(read)?;
+        let threads = vec![
+            std::thread::Builder::new().name("mstore-writer".into()).spawn(move || writer.run())?,
+            checkpoint::spawn(config.path.clone(), Arc::clone(&shared))?,
+        ];
+        let readers = Readers::new(config.path.clone(), config.readers);
+        Ok(Arc::new(Self { shared, readers, queue, permits: Semaphore::new(QUEUE_MAX), threads: Mutex::new(threads) }))
+    }
+
+    /// Hands a job to the writer and waits for its answer.
+    async fn submit<T: Send + 'static, R: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
+        finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let _permit = self.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let (job, answer) = Task::boxed(run, finish);
+        // The queue is larger than the permits: it is full only when many callers gave up waiting.
+        self.queue.try_send(Command::Job(job)).map_err(|error| match error {
+            std::sync::mpsc::TrySendError::Full(_) => {
+                StoreError::Busy { code: mstore_protocol::Code::Unavailable, detail: "too many writes are waiting".into() }
+            }
+            std::sync::mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
+        })?;
+        answer.await.map_err(|_| match self.shared.is_closed() {
+            true => StoreError::Closed,
+            false => StoreError::Failed("the write went down with an error of the server; see the log".into()),
+        })?
+    }
+
+    fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store had panicked");
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl SyncStore for SqliteStore {
+    async fn write(&self, write: SourceWrite) -> Result<Written, StoreError> {
+        let event_at = if let SourceWrite::Event { key, .. } = &write { Some(key.clone()) } else { None };
+        let run = move |work: &mut Work<'_>| writes::perform(work, write);
+        let finish = move |outcome, seen: &Seen| match outcome {
+            events::Outcome::Written => Written { seqs: seen.commits.clone(), duplicate: false },
+            events::Outcome::Duplicate(seq) => Written { seqs: event_at.zip(seq).into_iter().collect(), duplicate: true },
+        };
+        self.submit(run, finish).await
+    }
+
+    async fn accept(&self, upload: AcceptUpload) -> Result<Vec<Verdict>, StoreError> {
+        let key = upload.key.clone();
+        self.submit(move |work| ops::accept(work, &upload), move |judged, seen| ops::answer(judged, &key, seen)).await
+    }
+
+    async fn head(&self, key: &BranchKey) -> Result<Option<Head>, StoreError> {
+        if self.shared.is_closed() { Err(StoreError::Closed) } else { Ok(self.shared.head(key)) }
+    }
+
+    async fn changes(&self, ask: ChangesAsk, sink: Box<dyn RowSink>) -> Result<(ChangesSummary, Box<dyn RowSink>), ChangesError> {
+        let key = ask.key.clone();
+        let epoch = ask.after.map(|cursor| cursor.epoch);
+        let read = move |conn: &rusqlite::Connection| {
+            let mut sink = sink;
+            changes::changes(conn, &ask, &mut *sink).map(|summary| (summary, sink))
+        };
+        let error = match self.readers.read(read).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let (ChangesError::Restored { cursor }, Some(epoch)) = (&error, epoch) else { return Err(error) };
+        let cursor = *cursor;
+        let restarted = self.submit(move |work| restore::new_epoch(work, &key, epoch, cursor), |restarted, _| restarted).await?;
+        if restarted { Err(error) } else { Err(ChangesError::SnapshotRequired(format!("the branch has another epoch than {cursor}"))) }
+    }
+
+    async fn own_operations(&self, key: &BranchKey, device: &DeviceId, from: Seq, to: Seq) -> Result<Vec<OperationId>, StoreError> {
+        let (key, device) = (key.clone(), device.clone());
+        self.readers.read(move |conn| changes::own_operations(conn, &key, &device, from, to)).await
+    }
+
+    async fn digests(&self, key: &BranchKey, collection: &Collection) -> Result<(Head, Box<[Digest; SUB_DIGESTS]>), StoreError> {
+        let (key, collection) = (key.clone(), collection.clone());
+        self.readers.read(move |conn| changes::digests(conn, &key, &collection)).await
+    }
+
+    async fn rows(&self, key: &BranchKey, collection: &Collection, ranges: &[u8]) -> Result<(Head, Vec<(String, Seq)>), StoreError> {
+        let (key, collection, ranges) = (key.clone(), collection.clone(), ranges.to_vec());
+        self.readers.read(move |conn| changes::rows(conn, &key, &collection, &ranges)).await
+    }
+
+    async fn outbox(&self, after: u64, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        self.readers.read(move |conn| shared.outbox.read(conn, after, limit)).await
+    }
+
+    async fn acknowledged(&self, ids: Vec<u64>) -> Result<(), StoreError> {
+        self.shared.outbox.acknowledge(ids);
+        Ok(())
+    }
+
+    fn outbox_wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.outbox.wake)
+    }
+
+    fn take_fresh(&self) -> Vec<OutboxEntry> {
+        self.shared.outbox.take()
+    }
+
+    async fn sweep(&self, from: Option<String>, rows_max: usize) -> Result<SweepReport, StoreError> {
+        let found = self.readers.read(move |conn| sweep::slice(conn, from.as_deref(), rows_max)).await?;
+        if found.needs_writing() {
+            return self.submit(move |work| sweep::mend(work, found), |report, _| report).await;
+        }
+        Ok(found.report)
+    }
+}

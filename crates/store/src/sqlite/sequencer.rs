@@ -1,0 +1,405 @@
+//! The sequencer: marks become commits, inside the transaction of whoever calls it.
+//!
+//! It takes all visible marks of a branch or none, so a writer's transaction is never shown in part.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use mstore_engine::sequence::{self, BranchState, Delivery, Difference};
+use mstore_protocol::{BranchKey, Collection, Epoch, OperationId, Seq, Tag, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{
+    SqliteConfig, alarms,
+    error::damaged,
+    mirror::{self, HeadEntry},
+    outbox,
+    source::{self, SourceRow},
+};
+use crate::{OutboxEntry, OutboxMessage, StoreError};
+
+/// A branch that is held or could not be sequenced is looked at again after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What one transaction did; valid only once it is durable.
+#[derive(Default)]
+pub(super) struct Round {
+    /// Heads that changed.
+    pub(super) heads: BTreeMap<BranchKey, HeadEntry>,
+    /// What is to be published.
+    pub(super) outbox: Vec<OutboxEntry>,
+    /// The commits made.
+    pub(super) commits: BTreeMap<BranchKey, Seq>,
+    /// Branches whose marks were left for the next transaction.
+    pub(super) deferred: BTreeSet<BranchKey>,
+    /// Branches that are held or failed.
+    pub(super) blocked: BTreeSet<BranchKey>,
+    /// Held branches that an operator lets go.
+    pub(super) confirmed: BTreeSet<BranchKey>,
+    /// Operations to be named although nobody uploaded them.
+    pub(super) named: BTreeMap<BranchKey, Vec<OperationId>>,
+}
+
+/// What the sequencer remembers between transactions; all of it can be read from the database again.
+pub(super) struct Sequencer {
+    heads: HashMap<BranchKey, HeadEntry>,
+    backlog: HashMap<BranchKey, usize>,
+    last_outbox_id: u64,
+    retry_at: HashMap<BranchKey, Timestamp>,
+}
+
+struct Group {
+    key: BranchKey,
+    marks: u64,
+}
+
+impl Sequencer {
+    /// Reads where everything stands.
+    pub(super) fn load(conn: &Connection) -> Result<Self, StoreError> {
+        let heads: HashMap<_, _> = mirror::load_heads(conn)?.into_iter().collect();
+        let mut statement =
+            conn.prepare_cached("SELECT h.merchant_id, h.branch_id, count(*) FROM outbox o JOIN head h ON h.n = o.head GROUP BY o.head")?;
+        let backlog = statement.query_map([], |row| Ok((mirror::key(row, 0)?, row.get(2)?)))?.collect::<Result<_, _>>()?;
+        Ok(Self { heads, backlog, last_outbox_id: outbox::newest(conn)?, retry_at: HashMap::new() })
+    }
+
+    /// All heads.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (&BranchKey, &HeadEntry)> {
+        self.heads.iter()
+    }
+
+    /// The head of a branch as the round has it.
+    pub(super) fn head<'a>(&'a self, round: &'a Round, key: &BranchKey) -> Option<&'a HeadEntry> {
+        round.heads.get(key).or_else(|| self.heads.get(key))
+    }
+
+    /// The round is durable.
+    pub(super) fn accept(&mut self, round: &Round, now: Timestamp) {
+        for (key, entry) in &round.heads {
+            self.heads.insert(key.clone(), entry.clone());
+        }
+        for entry in &round.outbox {
+            self.last_outbox_id = self.last_outbox_id.max(entry.id);
+            *self.backlog.entry(entry.key.clone()).or_default() += 1;
+        }
+        for key in round.commits.keys() {
+            self.retry_at.remove(key);
+        }
+        let later = now.plus_ms(i64::try_from(RETRY_AFTER.as_millis()).expect("seconds"));
+        for key in &round.blocked {
+            self.retry_at.entry(key.clone()).or_insert(later);
+        }
+    }
+
+    /// Entries of a branch left the table.
+    pub(super) fn outbox_shrank(&mut self, key: &BranchKey, by: usize) {
+        if let Some(count) = self.backlog.get_mut(key) {
+            *count = count.saturating_sub(by);
+        }
+    }
+
+    /// Whether a blocked branch is due again.
+    pub(super) fn is_retry_due(&self, now: Timestamp) -> bool {
+        self.retry_at.values().any(|at| *at <= now)
+    }
+
+    /// Sequences the marks of whole branches, oldest first, up to a bound; then settles what the touched branches have left.
+    pub(super) fn step(
+        &mut self,
+        conn: &Connection,
+        config: &SqliteConfig,
+        now: Timestamp,
+        touched: &BTreeSet<BranchKey>,
+        round: &mut Round,
+    ) -> Result<(), StoreError> {
+        let mut visited = BTreeSet::new();
+        let mut taken = 0;
+        for group in groups(conn)? {
+            if taken > 0 && taken + group.marks > config.marks_per_transaction {
+                round.deferred.insert(group.key);
+                continue;
+            }
+            taken += group.marks;
+            visited.insert(group.key.clone());
+            self.visit(conn, config, now, &group.key, round)?;
+        }
+        for key in touched.difference(&visited) {
+            if !round.deferred.contains(key) {
+                self.visit(conn, config, now, key, round)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One branch in a savepoint of its own: what is wrong with it stops no other.
+    fn visit(
+        &mut self,
+        conn: &Connection,
+        config: &SqliteConfig,
+        now: Timestamp,
+        key: &BranchKey,
+        round: &mut Round,
+    ) -> Result<(), StoreError> {
+        if self.retry_at.get(key).is_some_and(|at| *at > now) && !round.confirmed.contains(key) {
+            round.blocked.insert(key.clone());
+            return Ok(());
+        }
+        self.retry_at.remove(key);
+        conn.prepare_cached("SAVEPOINT branch")?.execute([])?;
+        let outbox_len = round.outbox.len();
+        match self.sequence(conn, config, now, key, round) {
+            Ok(()) => conn.prepare_cached("RELEASE branch")?.execute([])?,
+            Err(error) if conn.is_autocommit() => return Err(error),
+            Err(error) => {
+                conn.execute_batch("ROLLBACK TO branch; RELEASE branch")?;
+                round.outbox.truncate(outbox_len);
+                round.heads.remove(key);
+                round.commits.remove(key);
+                round.blocked.insert(key.clone());
+                tracing::error!(branch = %key, %error, "branch could not be sequenced; trying again soon");
+                0
+            }
+        };
+        Ok(())
+    }
+
+    fn sequence(
+        &mut self,
+        conn: &Connection,
+        config: &SqliteConfig,
+        now: Timestamp,
+        key: &BranchKey,
+        round: &mut Round,
+    ) -> Result<(), StoreError> {
+        let Some(entry) = self.head_or_new(conn, now, key, round)? else {
+            // Marks of a branch that does not exist: when it is made, everything is marked again.
+            return delete_marks(conn, key);
+        };
+        let (differences, seen) = differences(conn, &entry, key, now)?;
+        if let Some(mass) = sequence::mass_deletion(&entry.state, &differences).filter(|_| !round.confirmed.contains(key)) {
+            hold(conn, key, now, &mass)?;
+            round.blocked.insert(key.clone());
+            return Ok(());
+        }
+        let mut ops = unsequenced_operations(conn, key)?;
+        let uploaded = !ops.is_empty();
+        ops.extend(round.named.get(key).into_iter().flatten().copied().filter(|id| !ops.contains(id)).collect::<Vec<_>>());
+        let mut entry = entry;
+        if let Some(commit) = sequence::commit(&entry.state, &differences, &ops, Tag::from_bits(rand::random()), now) {
+            mirror::write(conn, entry.n, commit.state.seq, &differences)?;
+            entry.state = commit.state;
+            mirror::store_head(conn, &entry, &commit.changed)?;
+            log_commit(conn, &entry)?;
+            self.enqueue(conn, config, key, &entry, commit.delivery, round)?;
+            round.commits.insert(key.clone(), entry.state.seq);
+        }
+        if seen {
+            delete_marks(conn, key)?;
+            release(conn, key, now, round.confirmed.contains(key))?;
+        }
+        settle(conn, key, entry.state.seq, uploaded)?;
+        round.heads.insert(key.clone(), entry);
+        Ok(())
+    }
+
+    fn head_or_new(&self, conn: &Connection, now: Timestamp, key: &BranchKey, round: &Round) -> Result<Option<HeadEntry>, StoreError> {
+        if let Some(entry) = self.head(round, key) {
+            return Ok(Some(entry.clone()));
+        }
+        let sql = "SELECT 1 FROM branch WHERE merchant_id = ?1 AND branch_id = ?2";
+        let exists = conn.prepare_cached(sql)?.exists([key.merchant.as_str(), key.branch.as_str()])?;
+        if !exists {
+            return Ok(None);
+        }
+        let state = BranchState::new(Epoch::from_bits(rand::random()), now);
+        mirror::create_head(conn, key, state).map(Some)
+    }
+
+    /// Puts a commit's messages into the outbox; a backlog beyond the bound becomes one head.
+    fn enqueue(
+        &self,
+        conn: &Connection,
+        config: &SqliteConfig,
+        key: &BranchKey,
+        entry: &HeadEntry,
+        delivery: Delivery,
+        round: &mut Round,
+    ) -> Result<(), StoreError> {
+        let backlog = self.backlog.get(key).copied().unwrap_or(0);
+        let collapses = backlog >= config.outbox_per_branch_max;
+        if collapses {
+            conn.prepare_cached("DELETE FROM outbox WHERE head = ?1")?.execute([entry.n])?;
+            tracing::warn!(branch = %key, backlog, "outbox collapsed: devices will pull");
+        }
+        match delivery {
+            Delivery::Frames(frames) if !collapses => {
+                for (collection, payload) in frames {
+                    self.push(conn, key, entry, OutboxMessage::Frame { collection, payload: payload.into() }, round)?;
+                }
+                Ok(())
+            }
+            Delivery::Frames(_) | Delivery::HeadOnly => self.push(conn, key, entry, OutboxMessage::HeadOnly, round),
+        }
+    }
+
+    /// Adds one message.
+    pub(super) fn push(
+        &self,
+        conn: &Connection,
+        key: &BranchKey,
+        entry: &HeadEntry,
+        message: OutboxMessage,
+        round: &mut Round,
+    ) -> Result<(), StoreError> {
+        let id = round.outbox.last().map_or(self.last_outbox_id, |last| last.id) + 1;
+        let (collection, payload) = match &message {
+            OutboxMessage::Frame { collection, payload } => (Some(collection.as_str()), Some(&**payload)),
+            OutboxMessage::HeadOnly => (None, None),
+        };
+        let at = entry.state.at;
+        conn.prepare_cached("INSERT INTO outbox (id, head, seq, at, collection, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![id, entry.n, entry.state.seq, at.to_string(), collection, payload])?;
+        round.outbox.push(OutboxEntry { id, key: key.clone(), seq: entry.state.seq, at, message });
+        Ok(())
+    }
+}
+
+/// Branches with marks, the longest waiting first; catalogue-wide marks are expanded to the merchant's branches before.
+fn groups(conn: &Connection) -> Result<Vec<Group>, StoreError> {
+    let read = || -> Result<Option<Vec<Group>>, StoreError> {
+        let sql = "SELECT merchant_id, branch_id, count(*) FROM mark GROUP BY merchant_id, branch_id ORDER BY min(n)";
+        let mut statement = conn.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        let mut groups = Vec::new();
+        while let Some(row) = rows.next()? {
+            if row.get_ref(1)?.as_str().is_ok_and(|branch| branch == "*") {
+                return Ok(None);
+            }
+            match mirror::key(row, 0) {
+                Ok(key) => groups.push(Group { key, marks: row.get(2)? }),
+                Err(error) => tracing::error!(%error, "marks for something that cannot be a branch"),
+            }
+        }
+        Ok(Some(groups))
+    };
+    if let Some(groups) = read()? {
+        return Ok(groups);
+    }
+    conn.prepare_cached(
+        "INSERT INTO mark (collection, merchant_id, branch_id, id)
+         SELECT m.collection, m.merchant_id, b.branch_id, m.id FROM branch b JOIN mark m ON m.merchant_id = b.merchant_id AND m.branch_id = '*'",
+    )?
+    .execute([])?;
+    conn.prepare_cached("DELETE FROM mark WHERE branch_id = '*'")?.execute([])?;
+    Ok(read()?.unwrap_or_default())
+}
+
+/// Compares every marked row of a branch; also tells whether there were marks at all.
+fn differences(conn: &Connection, entry: &HeadEntry, key: &BranchKey, now: Timestamp) -> Result<(Vec<Difference>, bool), StoreError> {
+    let sql = "SELECT DISTINCT collection, id FROM mark WHERE merchant_id = ?1 AND branch_id = ?2 ORDER BY collection, id";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([key.merchant.as_str(), key.branch.as_str()])?;
+    let mut found = Vec::new();
+    let mut seen = false;
+    while let Some(row) = rows.next()? {
+        seen = true;
+        let (collection, id) = (row.get_ref(0)?.as_str().unwrap_or(""), row.get_ref(1)?.as_str().unwrap_or(""));
+        if collection == "branch" {
+            continue;
+        }
+        match compare(conn, entry, key, collection, id)? {
+            Compared::Same => {}
+            Compared::Differs(difference) => found.push(difference),
+            Compared::Bad(why) => {
+                let detail = format!("{collection} {id:?}: {why}; devices keep what they have until it is corrected at the source");
+                alarms::raise_once(conn, now, "row_quarantined", Some(key), &detail)?;
+            }
+        }
+    }
+    sequence::sort(&mut found);
+    Ok((found, seen))
+}
+
+/// What comparing a row came to.
+pub(super) enum Compared {
+    /// Devices have what the source has.
+    Same,
+    /// They do not.
+    Differs(Difference),
+    /// The source row breaks the rules of rows.
+    Bad(String),
+}
+
+/// Compares one row with its source.
+pub(super) fn compare(conn: &Connection, entry: &HeadEntry, key: &BranchKey, collection: &str, id: &str) -> Result<Compared, StoreError> {
+    let new = source::read(conn, key, collection, id)?;
+    let old = mirror::read(conn, entry.n, collection, id)?;
+    let name = Collection::parse(collection).map_err(|error| damaged("a collection", error))?;
+    let (new, expired) = match new {
+        SourceRow::Is(text) => (Some(text), false),
+        SourceRow::Gone => (None, false),
+        SourceRow::Expired => (None, true),
+        SourceRow::Bad(why) => return Ok(Compared::Bad(why)),
+    };
+    let difference = Difference::between(&name, id, old, new);
+    Ok(difference.map_or(Compared::Same, |difference| Compared::Differs(Difference { expired, ..difference })))
+}
+
+fn delete_marks(conn: &Connection, key: &BranchKey) -> Result<(), StoreError> {
+    let sql = "DELETE FROM mark WHERE merchant_id = ?1 AND branch_id = ?2";
+    conn.prepare_cached(sql)?.execute([key.merchant.as_str(), key.branch.as_str()])?;
+    Ok(())
+}
+
+fn log_commit(conn: &Connection, entry: &HeadEntry) -> Result<(), StoreError> {
+    let state = &entry.state;
+    conn.prepare_cached("INSERT INTO commit_log (head, seq, tag, at) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        entry.n,
+        state.seq,
+        state.tag.to_string(),
+        state.at.to_string()
+    ])?;
+    Ok(())
+}
+
+fn unsequenced_operations(conn: &Connection, key: &BranchKey) -> Result<Vec<OperationId>, StoreError> {
+    let sql = "SELECT id FROM operation WHERE merchant_id = ?1 AND branch_id = ?2 AND seq IS NULL AND status = 'accepted' AND awaits_event = 0 ORDER BY n";
+    let mut statement = conn.prepare_cached(sql)?;
+    let ids = statement.query_map([key.merchant.as_str(), key.branch.as_str()], |row| row.get::<_, String>(0))?;
+    ids.map(|id| OperationId::parse(&id?).ok_or_else(|| damaged("an operation", "its id"))).collect()
+}
+
+/// Operations and events whose effects are in the branch now get its seq.
+fn settle(conn: &Connection, key: &BranchKey, seq: Seq, operations: bool) -> Result<(), StoreError> {
+    let who = params![seq, key.merchant.as_str(), key.branch.as_str()];
+    if operations {
+        let sql = "UPDATE operation SET seq = ?1 WHERE merchant_id = ?2 AND branch_id = ?3 AND seq IS NULL AND status = 'accepted' AND awaits_event = 0";
+        conn.prepare_cached(sql)?.execute(who)?;
+    }
+    conn.prepare_cached("UPDATE event_seen SET seq = ?1 WHERE merchant_id = ?2 AND branch_id = ?3 AND seq IS NULL")?.execute(who)?;
+    Ok(())
+}
+
+fn hold(conn: &Connection, key: &BranchKey, now: Timestamp, mass: &sequence::MassDeletion) -> Result<(), StoreError> {
+    let detail = format!("{mass}; check the source, then restore the rows or confirm the hold");
+    let sql = "INSERT INTO hold (merchant_id, branch_id, at, detail) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+    let is_new = conn.prepare_cached(sql)?.execute(params![key.merchant.as_str(), key.branch.as_str(), now.to_string(), detail])? > 0;
+    if is_new {
+        alarms::raise(conn, now, "mass_delete_held", Some(key), None, &detail)?;
+        tracing::error!(branch = %key, %detail, "commit held");
+    }
+    Ok(())
+}
+
+fn release(conn: &Connection, key: &BranchKey, now: Timestamp, confirmed: bool) -> Result<(), StoreError> {
+    let sql = "DELETE FROM hold WHERE merchant_id = ?1 AND branch_id = ?2 RETURNING at";
+    let was_held =
+        conn.prepare_cached(sql)?.query_row([key.merchant.as_str(), key.branch.as_str()], |row| row.get::<_, String>(0)).optional()?;
+    if was_held.is_some() {
+        alarms::clear(conn, now, "mass_delete_held", key)?;
+        tracing::warn!(branch = %key, confirmed, "held commit released");
+    }
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! The one thread that writes: it drains waiting jobs into a transaction, sequences what they and foreign programs changed, commits once,
+//! and only then answers.
+
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use mstore_protocol::{BranchKey, Timestamp};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{
+    SqliteConfig,
+    job::{Job, Seen, Work},
+    mirror,
+    sequencer::{Round, Sequencer},
+    shared::Shared,
+};
+use crate::{OutboxMessage, StoreError};
+
+/// Most jobs in one transaction: bounds how long the first of them waits for the last.
+const JOBS_PER_TRANSACTION: usize = 256;
+/// Acknowledged outbox entries are deleted with the next write, or after this much quiet.
+const FORGET_AFTER: Duration = Duration::from_millis(250);
+
+/// What is asked of the writer.
+pub(super) enum Command {
+    /// Carry this out.
+    Job(Box<dyn Job>),
+    /// Finish and go.
+    Close(oneshot::Sender<()>),
+}
+
+/// A job that is durable but some of whose branches are not sequenced yet.
+struct Waiting {
+    job: Box<dyn Job>,
+    touched: BTreeSet<BranchKey>,
+    open: BTreeSet<BranchKey>,
+    seen: Seen,
+}
+
+/// The writer's state.
+pub(super) struct Writer {
+    conn: Connection,
+    config: SqliteConfig,
+    shared: Arc<Shared>,
+    sequencer: Sequencer,
+    queue: Receiver<Command>,
+    waiting: Vec<Waiting>,
+    data_version: i64,
+    last_traffic: Instant,
+    last_round: Instant,
+}
+
+impl Writer {
+    /// Takes over the connection and sequences what was left by foreign programs while nobody looked.
+    pub(super) fn new(
+        conn: Connection,
+        config: SqliteConfig,
+        shared: Arc<Shared>,
+        sequencer: Sequencer,
+        queue: Receiver<Command>,
+    ) -> Result<Self, StoreError> {
+        let now = Instant::now();
+        let mut writer =
+            Self { conn, config, shared, sequencer, queue, waiting: Vec::new(), data_version: 0, last_traffic: now, last_round: now };
+        writer.data_version = writer.read_data_version()?;
+        writer.round(Vec::new())?;
+        for (key, entry) in writer.sequencer.heads() {
+            writer.shared.set_head(key, entry.head());
+        }
+        Ok(writer)
+    }
+
+    /// Works until it is told to close or nobody can ask any more.
+    pub(super) fn run(mut self) {
+        let mut poll = self.config.poll_min;
+        let closing = loop {
+            let pause = if self.waiting.is_empty() { poll } else { Duration::ZERO };
+            match self.queue.recv_timeout(pause) {
+                Ok(Command::Job(first)) => {
+                    poll = self.config.poll_min;
+                    let (jobs, closing) = self.drain(first);
+                    self.guarded(jobs);
+                    self.last_traffic = Instant::now();
+                    if let Some(closing) = closing {
+                        break Some(closing);
+                    }
+                }
+                Ok(Command::Close(reply)) => break Some(reply),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.look_around() {
+                        poll = self.config.poll_min;
+                        self.last_traffic = Instant::now();
+                    } else if self.last_traffic.elapsed() > self.config.poll_calm {
+                        poll = (poll * 2).min(self.config.poll_max);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break None,
+            }
+        };
+        self.close(closing);
+    }
+
+    fn drain(&mut self, first: Box<dyn Job>) -> (Vec<Box<dyn Job>>, Option<oneshot::Sender<()>>) {
+        let mut jobs = vec![first];
+        while jobs.len() < JOBS_PER_TRANSACTION {
+            match self.queue.try_recv() {
+                Ok(Command::Job(job)) => jobs.push(job),
+                Ok(Command::Close(reply)) => return (jobs, Some(reply)),
+                Err(_empty) => break,
+            }
+        }
+        (jobs, None)
+    }
+
+    /// Nobody asks: foreign writers, branches due again, marks left over, entries to forget. Tells whether there was traffic.
+    fn look_around(&mut self) -> bool {
+        let changed = match self.read_data_version() {
+            Ok(version) => std::mem::replace(&mut self.data_version, version) != version,
+            Err(error) => {
+                tracing::error!(%error, "the database does not answer");
+                false
+            }
+        };
+        let forget = self.shared.outbox.acknowledged_count() > 0 && self.last_round.elapsed() > FORGET_AFTER;
+        let due = self.sequencer.is_retry_due((self.config.clock)());
+        if changed || forget || due || !self.waiting.is_empty() {
+            self.guarded(Vec::new());
+        }
+        changed
+    }
+
+    fn read_data_version(&self) -> Result<i64, StoreError> {
+        Ok(self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+    }
+
+    /// A round that may fail or panic without taking the thread along: whoever waits gets the error, nothing is half written.
+    fn guarded(&mut self, jobs: Vec<Box<dyn Job>>) {
+        self.last_round = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.round(jobs)));
+        let error = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            // The jobs went down with the panic; their callers are told so by the broken channel.
+            Err(_panic) => StoreError::Failed("the writer panicked; see the log".into()),
+        };
+        tracing::error!(%error, "write transaction failed");
+        if !self.conn.is_autocommit() {
+            let _undone = self.conn.execute_batch("ROLLBACK");
+        }
+        match Sequencer::load(&self.conn) {
+            Ok(sequencer) => self.sequencer = sequencer,
+            Err(error) => tracing::error!(%error, "cannot read the heads"),
+        }
+    }
+
+    fn round(&mut self, mut jobs: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+        let now = (self.config.clock)();
+        let mut round = Round::default();
+        let mut results = Vec::with_capacity(jobs.len());
+        let forgotten = self.shared.outbox.acknowledged();
+        let outcome = self.transaction(&mut jobs, now, &forgotten, &mut round, &mut results);
+        if let Err(error) = outcome {
+            if !self.conn.is_autocommit() {
+                let _undone = self.conn.execute_batch("ROLLBACK");
+            }
+            for job in jobs {
+                job.finish(Err(error.clone()));
+            }
+            return Err(error);
+        }
+        self.sequencer.accept(&round, now);
+        self.shared.outbox.forgotten(&forgotten);
+        for (key, entry) in &round.heads {
+            self.shared.set_head(key, entry.head());
+        }
+        if !round.commits.is_empty() || !jobs.is_empty() {
+            self.shared.committed();
+        }
+        self.shared.outbox.push(std::mem::take(&mut round.outbox));
+        for (job, result) in jobs.into_iter().zip(results) {
+            match result {
+                Ok(touched) => self.waiting.push(Waiting { job, open: touched.clone(), touched, seen: Seen::default() }),
+                Err(error) => job.finish(Err(error)),
+            }
+        }
+        self.answer(&round);
+        Ok(())
+    }
+
+    /// Answers the jobs all of whose branches are sequenced, held or failed.
+    fn answer(&mut self, round: &Round) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let Waiting { job, touched, mut open, mut seen } = waiting;
+            for key in &touched {
+                if let Some(seq) = round.commits.get(key).filter(|_| open.contains(key)) {
+                    seen.commits.insert(key.clone(), *seq);
+                }
+            }
+            open.retain(|key| round.deferred.contains(key));
+            if !open.is_empty() {
+                self.waiting.push(Waiting { job, touched, open, seen });
+                continue;
+            }
+            for key in touched.iter().filter(|key| !round.blocked.contains(*key)) {
+                if let Some(entry) = self.sequencer.head(round, key) {
+                    seen.heads.insert(key.clone(), entry.state.seq);
+                }
+            }
+            job.finish(Ok(&seen));
+        }
+    }
+
+    fn transaction(
+        &mut self,
+        jobs: &mut [Box<dyn Job>],
+        now: Timestamp,
+        forgotten: &[u64],
+        round: &mut Round,
+        results: &mut Vec<Result<BTreeSet<BranchKey>, StoreError>>,
+    ) -> Result<(), StoreError> {
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.forget(forgotten)?;
+        let mut touched: BTreeSet<BranchKey> = BTreeSet::new();
+        for job in jobs {
+            let result = self.run_job(job.as_mut(), now, round)?;
+            touched.extend(result.iter().flatten().cloned());
+            results.push(result);
+        }
+        self.sequencer.step(&self.conn, &self.config, now, &touched, round)?;
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+
+    fn forget(&mut self, ids: &[u64]) -> Result<(), StoreError> {
+        let mut statement = self.conn.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING (SELECT merchant_id FROM head WHERE n = outbox.head), (SELECT branch_id FROM head WHERE n = outbox.head)")?;
+        for id in ids {
+            let mut rows = statement.query([id])?;
+            while let Some(row) = rows.next()? {
+                self.sequencer.outbox_shrank(&mirror::key(row, 0)?, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// One job in its savepoint. The outer error means that the whole transaction is gone.
+    fn run_job(
+        &mut self,
+        job: &mut dyn Job,
+        now: Timestamp,
+        round: &mut Round,
+    ) -> Result<Result<BTreeSet<BranchKey>, StoreError>, StoreError> {
+        self.conn.prepare_cached("SAVEPOINT job")?.execute([])?;
+        let before: i64 = self.conn.prepare_cached("SELECT coalesce(max(n), 0) FROM mark")?.query_row([], |row| row.get(0))?;
+        let mut work = Work {
+            conn: &self.conn,
+            now,
+            config: &self.config,
+            touched: BTreeSet::new(),
+            confirmed: BTreeSet::new(),
+            named: std::collections::BTreeMap::new(),
+            restarted: std::collections::BTreeMap::new(),
+            reload: BTreeSet::new(),
+        };
+        let ran = catch_unwind(AssertUnwindSafe(|| job.run(&mut work)));
+        let result = ran.unwrap_or_else(|_panic| Err(StoreError::Failed("this request made the server panic; see the log".into())));
+        if let Err(error) = result {
+            if self.conn.is_autocommit() {
+                return Err(error);
+            }
+            self.conn.execute_batch("ROLLBACK TO job; RELEASE job")?;
+            return Ok(Err(error));
+        }
+        let Work { mut touched, confirmed, named, restarted, reload, .. } = work;
+        touched.extend(branches_marked_after(&self.conn, before)?);
+        self.conn.prepare_cached("RELEASE job")?.execute([])?;
+        round.confirmed.extend(confirmed);
+        for (key, ids) in named {
+            round.named.entry(key).or_default().extend(ids);
+        }
+        for key in restarted.keys().chain(&reload) {
+            if let Some(entry) = mirror::load_head(&self.conn, key)? {
+                if restarted.contains_key(key) {
+                    self.sequencer.push(&self.conn, key, &entry, OutboxMessage::HeadOnly, round)?;
+                }
+                round.heads.insert(key.clone(), entry);
+            }
+        }
+        Ok(Ok(touched))
+    }
+
+    fn close(mut self, reply: Option<oneshot::Sender<()>>) {
+        while !self.waiting.is_empty() || self.shared.outbox.acknowledged_count() > 0 {
+            let before = (self.waiting.len(), self.shared.outbox.acknowledged_count());
+            self.guarded(Vec::new());
+            if before == (self.waiting.len(), self.shared.outbox.acknowledged_count()) {
+                break;
+            }
+        }
+        self.shared.close();
+        let checkpointed: rusqlite::Result<i64> = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        if let Err(error) = checkpointed {
+            tracing::warn!(%error, "checkpoint at close failed; the next start does it");
+        }
+        drop(self.conn);
+        if let Some(reply) = reply {
+            let _gone = reply.send(());
+        }
+    }
+}
+
+/// The branches that marks were left for since; catalogue-wide ones count for every branch of the merchant.
+fn branches_marked_after(conn: &Connection, n: i64) -> Result<Vec<BranchKey>, StoreError> {
+    let sql = "SELECT DISTINCT merchant_id, branch_id FROM mark WHERE n > ?1 AND branch_id <> '*'
+        UNION SELECT b.merchant_id, b.branch_id FROM (SELECT DISTINCT merchant_id FROM mark WHERE n > ?1 AND branch_id = '*') m
+        JOIN branch b ON b.merchant_id = m.merchant_id";
+    let mut statement = conn.prepare_cached(sql)?;
+    let keys = statement.query_map([n], |row| mirror::key(row, 0))?;
+    Ok(keys.collect::<Result<_, _>>()?)
+}
