@@ -1,0 +1,175 @@
+//! Who a device is: tokens checked against the registry, with a small cache, for HTTP and for the broker alike.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use mstore_broker::{DeviceAuth, Principal};
+use mstore_protocol::{Collection, DeviceId, Env, Scope};
+use mstore_store::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Store, StoreError};
+use tokio::time::Instant;
+
+use crate::{Clock, MasterKey, tokens::same_secret};
+
+/// A record is read again after this, so that a change made beside this server is noticed.
+const CACHE_LIFETIME: Duration = Duration::from_secs(10);
+/// About 300 bytes each.
+const CACHE_DEVICES_MAX: usize = 50_000;
+/// How many generations back a revoked device is still told that it was revoked, rather than just refused.
+const REVOKED_GENERATIONS: u32 = 8;
+
+/// The device registry as the rest of the server sees it: every change goes through here, so that the cache never outlives one.
+pub(crate) struct Directory {
+    store: Arc<dyn Store>,
+    master_key: MasterKey,
+    env: Env,
+    clock: Clock,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    /// Counts invalidations: a read that began before one may not fill the cache after it.
+    version: u64,
+    devices: HashMap<DeviceId, (Arc<DeviceRecord>, Instant)>,
+}
+
+/// Why a device was not let in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginError {
+    /// Unknown device or wrong token.
+    #[error("unknown device or wrong token")]
+    Refused,
+    /// The token was right once.
+    #[error("the device was revoked")]
+    Revoked,
+    /// The registry could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Directory {
+    pub(crate) fn new(store: Arc<dyn Store>, master_key: MasterKey, env: Env, clock: Clock) -> Self {
+        Self { store, master_key, env, clock, cache: Mutex::default() }
+    }
+
+    /// Checks a device's token. The first use of a rotated token ends the one before.
+    pub(crate) async fn login(&self, device: &str, token: &[u8]) -> Result<Arc<DeviceRecord>, LoginError> {
+        let device = DeviceId::parse(device).map_err(|_| LoginError::Refused)?;
+        let record = self.record(&device).await?.ok_or(LoginError::Refused)?;
+        let fits = |generation: u32| same_secret(token, &self.master_key.device_token(&device, generation));
+        match record.status {
+            DeviceStatus::Claimed => Err(LoginError::Refused),
+            DeviceStatus::Revoked => {
+                let past = record.generation.saturating_sub(REVOKED_GENERATIONS)..=record.generation;
+                Err(if past.into_iter().any(fits) { LoginError::Revoked } else { LoginError::Refused })
+            }
+            DeviceStatus::Active if fits(record.generation) => {
+                if record.previous_generation.is_none() {
+                    return Ok(record);
+                }
+                let retired = self.change(&device, DeviceChange::RetireOld).await?;
+                tracing::info!(device = device.as_str(), "old device token retired");
+                Ok(Arc::new(retired))
+            }
+            DeviceStatus::Active if record.previous_generation.is_some_and(fits) => Ok(record),
+            DeviceStatus::Active => Err(LoginError::Refused),
+        }
+    }
+
+    /// The token of a device as it is now.
+    pub(crate) fn token(&self, record: &DeviceRecord) -> String {
+        self.master_key.device_token(&record.device, record.generation)
+    }
+
+    /// Changes a device; nothing answers from before afterwards.
+    pub(crate) async fn change(&self, device: &DeviceId, change: DeviceChange) -> Result<DeviceRecord, StoreError> {
+        let silent = matches!(change, DeviceChange::Report(_));
+        let changed = self.store.change_device(device, change, (self.clock)()).await;
+        // Reports are not cached, and come from every device every minute.
+        if !silent {
+            self.forget(device);
+        }
+        changed
+    }
+
+    /// Makes a claim.
+    pub(crate) async fn claim(&self, claim: NewClaim) -> Result<DeviceRecord, StoreError> {
+        let device = claim.device.clone();
+        let claimed = self.store.claim(claim).await;
+        self.forget(&device);
+        claimed
+    }
+
+    /// Redeems a claim.
+    pub(crate) async fn redeem(&self, code_hash: [u8; 32], nonce: &str) -> Result<DeviceRecord, StoreError> {
+        let record = self.store.redeem(code_hash, nonce, (self.clock)()).await?;
+        self.forget(&record.device);
+        Ok(record)
+    }
+
+    /// The collections that a device follows.
+    pub(crate) fn collections() -> Vec<Collection> {
+        Collection::built_in().into()
+    }
+
+    async fn record(&self, device: &DeviceId) -> Result<Option<Arc<DeviceRecord>>, StoreError> {
+        let version = {
+            let cache = self.lock();
+            if let Some((record, until)) = cache.devices.get(device)
+                && Instant::now() < *until
+            {
+                return Ok(Some(record.clone()));
+            }
+            cache.version
+        };
+        let Some(mut record) = self.store.device(device).await? else { return Ok(None) };
+        record.report = None;
+        let record = Arc::new(record);
+        let mut cache = self.lock();
+        if cache.version == version {
+            if cache.devices.len() >= CACHE_DEVICES_MAX {
+                cache.devices.clear();
+            }
+            cache.devices.insert(device.clone(), (record.clone(), Instant::now() + CACHE_LIFETIME));
+        }
+        Ok(Some(record))
+    }
+
+    fn forget(&self, device: &DeviceId) {
+        let mut cache = self.lock();
+        cache.version += 1;
+        cache.devices.remove(device);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_principal(&self, record: &DeviceRecord) -> Principal {
+        let scope = Scope::new(self.env.clone(), record.key.clone());
+        Principal::Device { device: record.device.clone(), scope, collections: Self::collections() }
+    }
+}
+
+#[async_trait]
+impl DeviceAuth for Directory {
+    async fn authenticate(&self, username: &str, password: &[u8]) -> Option<Principal> {
+        match self.login(username, password).await {
+            Ok(record) => Some(self.to_principal(&record)),
+            Err(error) => {
+                tracing::info!(device = username, reason = %error, "mqtt login refused");
+                None
+            }
+        }
+    }
+
+    async fn principal(&self, username: &str) -> Option<Principal> {
+        let device = DeviceId::parse(username).ok()?;
+        let record = self.record(&device).await.ok()??;
+        (record.status == DeviceStatus::Active).then(|| self.to_principal(&record))
+    }
+}

@@ -1,0 +1,141 @@
+//! What a server is started with: checked values only, nothing is looked up elsewhere.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use mstore_broker::EmbeddedConfig;
+use mstore_protocol::{Env, Timestamp, limits::HEAD_INTERVAL_S};
+
+use crate::{AdminToken, MasterKey};
+
+/// Tells the time; tests bring their own.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The system's clock.
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    })
+}
+
+/// Everything a server needs besides its store and its listener.
+#[derive(Clone)]
+pub struct ServerConfig {
+    /// The deployment: first level of every topic.
+    pub env: Env,
+    /// What tokens are made and checked with.
+    pub secrets: Secrets,
+    /// Where the embedded broker listens.
+    pub mqtt: EmbeddedConfig,
+    /// What devices are told to connect to, where it differs from the bound addresses.
+    pub public: PublicUrls,
+    /// Bounds.
+    pub limits: ServerLimits,
+    /// Intervals of the background work.
+    pub timing: Timing,
+    /// The clock of claims, reports and readiness.
+    pub clock: Clock,
+}
+
+impl ServerConfig {
+    /// Default bounds and intervals, the system's clock, addresses as they are bound.
+    pub fn new(env: Env, secrets: Secrets, mqtt: EmbeddedConfig) -> Self {
+        Self {
+            env,
+            secrets,
+            mqtt,
+            public: PublicUrls::default(),
+            limits: ServerLimits::default(),
+            timing: Timing::default(),
+            clock: system_clock(),
+        }
+    }
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerConfig({}, {:?}, {:?}, {:?}, {:?}, secrets …)", self.env, self.mqtt, self.public, self.limits, self.timing)
+    }
+}
+
+/// The two secrets of a server.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    /// Device tokens are derived from it.
+    pub master_key: MasterKey,
+    /// Opens `/v1/admin`.
+    pub admin_token: AdminToken,
+}
+
+/// URLs that devices are told, when a proxy or a name stands before the server. Unset ones are built from the bound addresses; a listener on
+/// all interfaces is named by the `Host` that the device called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PublicUrls {
+    /// `https://sync.example.com`.
+    pub http: Option<String>,
+    /// `mqtts://sync.example.com:8883`.
+    pub mqtt: Option<String>,
+    /// `wss://sync.example.com/mqtt`.
+    pub ws: Option<String>,
+}
+
+/// Bounds of the HTTP side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Open HTTP connections at one time, default 20,000; further ones wait in the listener's backlog.
+    pub connections_max: usize,
+    /// Requests worked on at one time, default 1,024; further ones are answered 503 with `Retry-After: 1`.
+    pub requests_max: usize,
+    /// From the end of one answer to the end of the next request's head, default 30 s: a slow or hostile client, or an idle connection, is
+    /// closed then. Lower and devices connect more often; higher and idle ones cost memory.
+    pub header_timeout: Duration,
+    /// For a request's body, default 30 s.
+    pub body_timeout: Duration,
+    /// Memory of cached `/changes` answers, default 64 MiB; beyond it the longest unused ones go.
+    pub answers_bytes_max: usize,
+    /// Wrong claim codes from one address before it must wait, default 20; one more every 3 s.
+    pub wrong_claims_max: u32,
+    /// How long requests under way may take after a shutdown began, default 10 s.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            requests_max: 1_024,
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            answers_bytes_max: 64 * 1024 * 1024,
+            wrong_claims_max: 20,
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Intervals of the background work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timing {
+    /// A changed branch's head is sent this long after its first unsent change, default 1 s: at most one head a second.
+    pub head_after_change: Duration,
+    /// A quiet branch's head is sent again after this, default 60 s. Above 90 s devices poll although MQTT works.
+    pub head_interval: Duration,
+    /// Between two slices of the sweep, default 2 s; slices are sized so that everything is compared within the hour.
+    pub sweep_interval: Duration,
+    /// Between two rounds of upkeep, default 5 min.
+    pub upkeep_interval: Duration,
+    /// Between two readings of the gauges, default 5 s.
+    pub gauges_interval: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            head_after_change: Duration::from_secs(1),
+            head_interval: Duration::from_secs(HEAD_INTERVAL_S),
+            sweep_interval: Duration::from_secs(2),
+            upkeep_interval: Duration::from_secs(300),
+            gauges_interval: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The HTTP contract (§4.5 of the design): one file per endpoint, one router that is also the OpenAPI document.
+
+mod admin;
+mod body;
+mod caller;
+mod changes;
+mod digests;
+mod enrol;
+mod events;
+mod extract;
+mod head;
+mod health;
+mod home;
+mod openapi;
+mod operations;
+mod problem;
+mod rate_limit;
+mod report;
+mod rotate;
+mod router;
+mod rows;
+mod stream;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
+
+use mstore_protocol::BranchKey;
+use mstore_store::Store;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use openapi::openapi_json;
+pub(crate) use router::router;
+
+use crate::{ServerConfig, answers::Answers, auth::Directory, broker_slot::BrokerSlot, meters::Meters, tail::Tail};
+pub(crate) use enrol::http_url;
+use problem::Refusal;
+pub(crate) use rate_limit::WrongClaims;
+
+/// What every endpoint works with.
+pub(crate) struct App {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) broker: Arc<BrokerSlot>,
+    pub(crate) answers: Answers,
+    pub(crate) tail: Arc<Tail>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) http_addr: SocketAddr,
+    pub(crate) wrong_claims: WrongClaims,
+    pub(crate) requests: Semaphore,
+    /// A background task that panicked.
+    pub(crate) failed_task: OnceLock<&'static str>,
+    /// Ends streams that would otherwise last for ever.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl App {
+    /// The head of a branch that must exist.
+    async fn head_of(&self, key: &BranchKey) -> Result<mstore_protocol::Head, Refusal> {
+        self.store.head(key).await?.ok_or_else(|| Refusal::no_branch(key))
+    }
+}
+
+/// What handlers are given.
+pub(crate) type State = axum::extract::State<Arc<App>>;

@@ -1,0 +1,62 @@
+//! A branch's own price of a product.
+
+use axum::{Json as Answer, extract};
+use mstore_protocol::{BranchId, BranchKey, MerchantId, Money, Problem};
+use mstore_store::SourceWrite;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::{
+    super::{State, body::Json, caller::Admin, extract::Names, problem::Refusal},
+    WriteAnswer, write,
+};
+
+/// A price.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PriceBody {
+    /// In minor units of the merchant's currency.
+    price: Money,
+}
+
+type PriceName = (MerchantId, BranchId, String);
+
+/// Give a branch its own price of a product.
+#[utoipa::path(
+    put,
+    path = "/v1/admin/merchants/{merchant}/branches/{branch}/prices/{product_id}",
+    tag = "admin",
+    operation_id = "put_price",
+    params(("merchant" = String, Path), ("branch" = String, Path), ("product_id" = String, Path)),
+    request_body = PriceBody,
+    responses((status = 200, body = WriteAnswer), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("admin" = [])),
+)]
+pub(crate) async fn put(
+    extract::State(app): State,
+    _: Admin,
+    Names((merchant, branch, product_id)): Names<PriceName>,
+    Json(body): Json<PriceBody>,
+) -> Result<Answer<WriteAnswer>, Refusal> {
+    let key = BranchKey { merchant, branch };
+    write(&app, SourceWrite::PutBranchPrice { key, product_id, price: Some(body.price) }).await
+}
+
+/// Take a branch's own price away: the merchant's holds again.
+#[utoipa::path(
+    delete,
+    path = "/v1/admin/merchants/{merchant}/branches/{branch}/prices/{product_id}",
+    tag = "admin",
+    operation_id = "delete_price",
+    params(("merchant" = String, Path), ("branch" = String, Path), ("product_id" = String, Path)),
+    responses((status = 200, body = WriteAnswer), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("admin" = [])),
+)]
+pub(crate) async fn delete(
+    extract::State(app): State,
+    _: Admin,
+    Names((merchant, branch, product_id)): Names<PriceName>,
+) -> Result<Answer<WriteAnswer>, Refusal> {
+    let key = BranchKey { merchant, branch };
+    write(&app, SourceWrite::PutBranchPrice { key, product_id, price: None }).await
+}

@@ -1,0 +1,145 @@
+//! Starting and stopping a server: everything is bound when `start` returns, nothing accepted is lost when `shutdown` does.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use mstore_broker::ListenAddrs;
+use mstore_store::Store;
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    ServerConfig,
+    answers::Answers,
+    auth::Directory,
+    broker_slot::BrokerSlot,
+    http::{App, router},
+    listen,
+    meters::Meters,
+    tail::Tail,
+    tasks,
+};
+
+/// The background tasks end within this after they were told to.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+/// Why a server did not start; nothing is left listening.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The broker did not start.
+    #[error("the MQTT broker: {0}")]
+    Broker(#[from] mstore_broker::StartError),
+    /// The HTTP listener is not usable.
+    #[error("the HTTP listener: {0}")]
+    Http(#[source] io::Error),
+}
+
+/// A running server. Dropping it without [`Running::shutdown`] stops it without waiting: the outbox keeps what was not sent.
+pub struct Running {
+    app: Arc<App>,
+    http: JoinHandle<()>,
+    tasks: JoinSet<()>,
+    stop_http: CancellationToken,
+    stop_tasks: CancellationToken,
+    _guards: [DropGuard; 2],
+}
+
+impl Server {
+    /// Serves the store on a bound listener and starts the broker. The store is closed by [`Running::shutdown`].
+    pub async fn start(config: ServerConfig, store: Arc<dyn Store>, http: TcpListener) -> Result<Running, StartError> {
+        let http_addr = http.local_addr().map_err(StartError::Http)?;
+        let master_key = config.secrets.master_key.clone();
+        let directory = Arc::new(Directory::new(store.clone(), master_key, config.env.clone(), config.clock.clone()));
+        let broker = Arc::new(BrokerSlot::start(config.mqtt.clone(), directory.clone()).await?);
+        let (stop_http, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
+        let limits = config.limits.clone();
+        let app = Arc::new(App {
+            answers: Answers::new(store.clone(), limits.answers_bytes_max),
+            wrong_claims: crate::http::WrongClaims::new(limits.wrong_claims_max),
+            requests: Semaphore::new(limits.requests_max),
+            tail: Arc::new(Tail::new()),
+            meters: Arc::new(Meters::new()),
+            failed_task: std::sync::OnceLock::new(),
+            stopping: stop_http.clone(),
+            config: Arc::new(config),
+            store,
+            directory,
+            broker,
+            http_addr,
+        });
+        let tasks = tasks::start(&app, &stop_tasks);
+        let http = tokio::spawn(listen::serve(http, router(&app), limits, stop_http.clone()));
+        let guards = [stop_http.clone().drop_guard(), stop_tasks.clone().drop_guard()];
+        tracing::info!(http = %http_addr, env = %app.config.env, "server started");
+        Ok(Running { app, http, tasks, stop_http, stop_tasks, _guards: guards })
+    }
+}
+
+impl Running {
+    /// Where HTTP is served.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.app.http_addr
+    }
+
+    /// Where MQTT is served.
+    pub fn mqtt_addr(&self) -> SocketAddr {
+        self.broker_addrs().tcp
+    }
+
+    /// Where MQTT over WebSocket is served.
+    pub fn ws_addr(&self) -> Option<SocketAddr> {
+        self.broker_addrs().ws
+    }
+
+    /// All of the broker's addresses, TLS included.
+    pub fn broker_addrs(&self) -> ListenAddrs {
+        self.app.broker.addrs()
+    }
+
+    /// `http://…` as callers on this machine reach it, or as configured.
+    pub fn http_url(&self) -> String {
+        crate::http::http_url(&self.app, None)
+    }
+
+    /// Devices connected over MQTT now.
+    pub async fn connected(&self) -> usize {
+        self.app.broker.stats().await.map_or(0, |stats| stats.connected)
+    }
+
+    /// Stops the broker and starts it again on the same addresses; devices are cut off and come back.
+    pub async fn broker_restart(&self) -> Result<(), StartError> {
+        Ok(self.app.broker.restart().await?)
+    }
+
+    /// Stops the broker; HTTP goes on and the outbox gathers what is not sent. [`Self::broker_restart`] brings it back.
+    pub async fn broker_stop(&self) {
+        self.app.broker.stop().await;
+    }
+
+    /// Accepts nothing new, finishes what is under way, publishes what is committed, closes the store.
+    pub async fn shutdown(mut self) {
+        tracing::info!("shutting down");
+        self.stop_http.cancel();
+        if let Err(error) = (&mut self.http).await {
+            tracing::error!(%error, "http server failed");
+        }
+        self.stop_tasks.cancel();
+        if timeout(TASKS_TIMEOUT, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!("background work did not end in time");
+            self.tasks.abort_all();
+        }
+        self.app.broker.stop().await;
+        if let Err(error) = self.app.store.close().await {
+            tracing::error!(%error, "store not closed cleanly");
+        }
+        tracing::info!("server stopped");
+    }
+}

@@ -1,0 +1,153 @@
+//! Everything that runs beside requests, listed in one place.
+
+use std::sync::Arc;
+
+use mstore_store::Store;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker_slot::BrokerSlot,
+    heads::HeadSchedule,
+    http::App,
+    meters::Meters,
+    publisher::{ACKNOWLEDGEMENTS_MAX, Place, Publisher, acknowledge},
+};
+
+/// Rows compared in one slice of the sweep at least.
+const SWEEP_ROWS_MIN: usize = 200;
+/// Slices in the hour within which everything is compared, with room for slow ones.
+const SWEEP_HOUR_S: u64 = 3_000;
+
+/// The gauges, read every few seconds and at every `/metrics`.
+pub(crate) const GAUGES: &[(&str, &str)] = &[
+    ("mstore_marks", "Marks not yet sequenced"),
+    ("mstore_outbox_entries", "Outbox entries not yet acknowledged"),
+    ("mstore_mirror_rows", "Rows that devices should have, over all branches"),
+    ("mstore_branches", "Branches"),
+    ("mstore_alarms", "Alarms raised since the start of the database"),
+    ("mstore_branches_held", "Branches held back by a mass deletion"),
+    ("mstore_broker_up", "1 while the broker runs"),
+    ("mstore_mqtt_connections", "Open MQTT connections"),
+    ("mstore_mqtt_sessions", "MQTT sessions"),
+    ("mstore_mqtt_queued_messages", "Messages waiting in MQTT sessions"),
+    ("mstore_mqtt_dropped_messages", "Messages dropped because a session's queue was full, since the broker's start"),
+    ("mstore_mqtt_refused", "Logins, subscriptions and publishes refused since the broker's start"),
+];
+
+/// Starts all of them. They end when `stop` is cancelled; the publisher then publishes what is left.
+pub(crate) fn start(app: &Arc<App>, stop: &CancellationToken) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let (acknowledgements, ids) = mpsc::channel(ACKNOWLEDGEMENTS_MAX);
+    let timing = &app.config.timing;
+    let publisher = Publisher {
+        store: app.store.clone(),
+        broker: app.broker.clone(),
+        tail: app.tail.clone(),
+        meters: app.meters.clone(),
+        env: app.config.env.clone(),
+        clock: app.config.clock.clone(),
+        heads: HeadSchedule::new(timing.head_after_change, timing.head_interval),
+        acknowledgements,
+        place: Place::default(),
+    };
+    tasks.spawn(watched("publisher", app.clone(), publisher.run(stop.clone())));
+    tasks.spawn(watched("acknowledgements", app.clone(), acknowledge(app.store.clone(), ids)));
+    tasks.spawn(watched("sweep", app.clone(), until(stop.clone(), sweep(app.clone()))));
+    tasks.spawn(watched("upkeep", app.clone(), until(stop.clone(), upkeep(app.clone()))));
+    tasks.spawn(watched("gauges", app.clone(), until(stop.clone(), gauges(app.clone()))));
+    tasks
+}
+
+/// A task that panics is a bug; the server says so and is not ready any more, so that a supervisor restarts it.
+async fn watched(name: &'static str, app: Arc<App>, work: impl Future<Output = ()> + Send + 'static) {
+    if let Err(error) = tokio::spawn(work).await {
+        tracing::error!(task = name, %error, "background task failed");
+        let _ = app.failed_task.set(name);
+    }
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Compares source and mirror slice by slice, all of it within the hour.
+async fn sweep(app: Arc<App>) {
+    let mut ticks = interval(app.config.timing.sweep_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut from = None;
+    loop {
+        ticks.tick().await;
+        let rows = app.store.gauges().await.map_or(0, |gauges| gauges.mirror_rows);
+        let slices = (SWEEP_HOUR_S / app.config.timing.sweep_interval.as_secs().max(1)).max(1);
+        let rows_max = usize::try_from(rows / slices).unwrap_or(usize::MAX).max(SWEEP_ROWS_MIN);
+        match app.store.sweep(from.take(), rows_max).await {
+            Ok(report) => {
+                if report.differing > 0 || report.mended > 0 {
+                    tracing::warn!(
+                        compared = report.compared,
+                        differing = report.differing,
+                        mended = report.mended,
+                        "sweep found differences"
+                    );
+                }
+                from = report.next;
+            }
+            Err(error) => tracing::warn!(%error, "sweep failed, starting over"),
+        }
+    }
+}
+
+async fn upkeep(app: Arc<App>) {
+    let mut ticks = interval(app.config.timing.upkeep_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.store.upkeep().await {
+            tracing::warn!(%error, "upkeep failed");
+        }
+    }
+}
+
+async fn gauges(app: Arc<App>) {
+    let mut ticks = interval(app.config.timing.gauges_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        read_gauges(&*app.store, &app.broker, &app.meters).await;
+        app.meters.upkeep();
+    }
+}
+
+/// Brings the gauges up to date.
+pub(crate) async fn read_gauges(store: &dyn Store, broker: &BrokerSlot, meters: &Meters) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts beyond 2^53 do not occur")]
+    let set = |name: &'static str, value: u64| meters.gauge(name).set(value as f64);
+    let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    match store.gauges().await {
+        Ok(gauges) => {
+            set("mstore_marks", gauges.marks);
+            set("mstore_outbox_entries", gauges.outbox);
+            set("mstore_mirror_rows", gauges.mirror_rows);
+            set("mstore_branches", gauges.branches);
+            set("mstore_alarms", gauges.alarms);
+            set("mstore_branches_held", gauges.held);
+        }
+        Err(error) => tracing::warn!(%error, "gauges not read"),
+    }
+    let stats = broker.stats().await;
+    set("mstore_broker_up", u64::from(stats.is_some()));
+    let stats = stats.unwrap_or_default();
+    set("mstore_mqtt_connections", count(stats.connected));
+    set("mstore_mqtt_sessions", count(stats.sessions));
+    set("mstore_mqtt_queued_messages", count(stats.queued));
+    set("mstore_mqtt_dropped_messages", stats.dropped);
+    set("mstore_mqtt_refused", stats.refused);
+}

@@ -1,0 +1,13 @@
+//! The server over real sockets: SQLite in a temporary directory, the embedded broker, a real HTTP client, a plain MQTT client.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod changes;
+mod devices;
+mod documents;
+mod events;
+mod mqtt;
+mod operations;
+mod publishing;
+mod shop;
+mod upkeep;
