@@ -1,19 +1,215 @@
-//! The SQLite store against the suite that every backend passes.
+//! The SQLite store against the suite that every backend passes, and what only SQLite can do wrong.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod conformance;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use conformance::{Fixture, TestClock};
-use mstore_store::sqlite::{SqliteConfig, SqliteStore};
+use conformance::{Fixture, TestClock, fixture::*};
+use mstore_protocol::StockTarget;
+use mstore_store::{
+    MoveKind, StoreError,
+    sqlite::{SqliteConfig, SqliteStore},
+};
+use rusqlite::Connection;
+
+store_conformance!(sqlite, make_store);
 
 fn make_store() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let clock = TestClock::new();
-    let config = SqliteConfig::new(dir.path().join("store.db"), clock.as_fn());
-    let store = SqliteStore::open(config).unwrap();
-    Fixture { store: Arc::<SqliteStore>::clone(&store), clock, keep: Box::new(dir) }
+    let path = dir.path().join("store.db");
+    open(&path, TestClock::new(), Box::new(dir))
 }
 
-store_conformance!(sqlite, make_store);
+fn open(path: &Path, clock: TestClock, keep: Box<dyn std::any::Any + Send>) -> Fixture {
+    let store = SqliteStore::open(SqliteConfig::new(path, clock.as_fn())).unwrap();
+    let path = path.to_owned();
+    let sql = Box::new(move |statements: &str| {
+        let foreign = Connection::open(&path).unwrap();
+        foreign.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        foreign.execute_batch(&format!("BEGIN IMMEDIATE; {statements}; COMMIT")).unwrap();
+    });
+    Fixture { store, clock, sql, keep }
+}
+
+#[tokio::test]
+async fn replace_evicts_nothing_unseen() {
+    let f = make_store().shop().await;
+    f.put_ids(&["p", "q"]).await;
+    f.deliver("a", "p", "10").await;
+    let cursor = f.head("a").await.cursor();
+    (f.sql)("REPLACE INTO product (merchant_id, id, sku, name, price_amount) VALUES ('m', 'q', 'new', 'New', 1)");
+    (f.sql)("REPLACE INTO branch_product (merchant_id, branch_id, product_id, price_amount) VALUES ('m', 'a', 'p', 450)");
+    (f.sql)("UPDATE OR REPLACE product SET id = 'q' WHERE id = 'p'");
+    f.settle().await;
+    assert_eq!(f.ask("a", Some(cursor), None).await.unwrap().ids(), ["p", "q"]);
+    assert_eq!(f.row("a", "product", "p").await, None);
+    (f.sql)("UPDATE product SET id = 'p' WHERE id = 'q'");
+    f.settle().await;
+    assert_eq!(f.stock("a", "p").await, "0", "REPLACE set the stock to its default, and the ledger followed");
+    assert_eq!(f.store.sweep(None, 10_000).await.unwrap().differing, 0);
+}
+
+#[tokio::test]
+async fn the_ledger_only_grows() {
+    let f = make_store().shop().await;
+    f.put_ids(&["p"]).await;
+    f.deliver("a", "p", "10").await;
+    let dir = f.keep.downcast_ref::<tempfile::TempDir>().unwrap();
+    let foreign = Connection::open(dir.path().join("store.db")).unwrap();
+    for statement in
+        ["DELETE FROM stock_move", "UPDATE stock_move SET effect_milli = 0", "INSERT OR REPLACE INTO stock_move SELECT * FROM stock_move"]
+    {
+        let refused = foreign.execute_batch(statement).unwrap_err().to_string();
+        assert!(refused.contains("the ledger only grows"), "{statement}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_sweep_finds_what_no_trigger_saw() {
+    let f = make_store().shop().await;
+    f.put_ids(&["p", "q", "r"]).await;
+    (f.sql)(
+        "DROP TRIGGER product_update; DROP TRIGGER product_delete; DROP TRIGGER product_insert; \
+         UPDATE product SET name = 'unseen' WHERE id = 'p'; DELETE FROM product WHERE id = 'q'; \
+         INSERT INTO product (merchant_id, id, sku, name, price_amount) VALUES ('m', 's', 's', 'S', 1)",
+    );
+    f.settle().await;
+    let cursor = f.head("a").await.cursor();
+    assert_eq!(f.store.sweep(None, 10_000).await.unwrap().differing, 6, "three rows at two branches");
+    assert_eq!(f.ask("a", Some(cursor), None).await.unwrap().ids(), ["p", "q", "s"]);
+    assert_eq!(f.alarms("sweep_difference").await.len(), 1);
+    assert_eq!(f.store.sweep(None, 10_000).await.unwrap().differing, 0);
+}
+
+#[tokio::test]
+async fn a_mirror_edited_by_hand_is_mended() {
+    for damage in [
+        "UPDATE mirror SET row = replace(row, 'Product p', 'Product x') WHERE id = 'p' AND head = 1",
+        "UPDATE mirror SET hash = zeroblob(16) WHERE id = 'p' AND head = 1",
+        "UPDATE mirror SET hash = NULL WHERE id = 'p' AND head = 1",
+        "DELETE FROM mirror WHERE id = 'p' AND head = 1",
+        "UPDATE head_collection SET digest = '00000000000000000000000000000001' WHERE collection = 'product' AND head = 1",
+    ] {
+        let f = make_store().shop().await;
+        f.put_ids(&["p", "q"]).await;
+        let rows = |answer: conformance::fixture::Answer| {
+            let mut rows: Vec<_> = answer.lines.into_iter().map(|line| line.3).collect();
+            rows.sort();
+            rows
+        };
+        let before = rows(f.snapshot("a").await);
+        (f.sql)(damage);
+        let mut found = 0;
+        for _ in 0..3 {
+            let report = f.store.sweep(None, 10_000).await.unwrap();
+            found += report.differing + report.mended;
+        }
+        assert!(found > 0, "{damage}");
+        let answer = f.snapshot("a").await;
+        assert_eq!(digests_of(&answer.lines), f.head("a").await.digests, "{damage}");
+        assert_eq!(answer.summary.digests, f.head("a").await.digests, "{damage}");
+        assert_eq!(rows(answer), before, "{damage}");
+        let last = f.store.sweep(None, 10_000).await.unwrap();
+        assert_eq!((last.differing, last.mended), (0, 0), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_was_answered_is_there_after_a_crash() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (path, copy) = (dir.path().join("store.db"), dir.path().join("copy.db"));
+    let clock = TestClock::new();
+    let f = open(&path, clock.clone(), Box::new(Arc::clone(&dir))).shop().await;
+    f.put_ids(&["p"]).await;
+    for n in 1..=20 {
+        f.accept_one("a", f.sale(n, "p", "1")).await;
+        // What a kill at this moment would leave: the file and its log as they are.
+        for suffix in ["", "-wal"] {
+            std::fs::copy(format!("{}{suffix}", path.display()), format!("{}{suffix}", copy.display())).unwrap();
+        }
+        let reopened = open(&copy, clock.clone(), Box::new(()));
+        assert_eq!(reopened.head("a").await, f.head("a").await);
+        assert_eq!(reopened.store.outbox(0, 1000).await.unwrap(), f.store.outbox(0, 1000).await.unwrap());
+        assert_eq!(reopened.stock("a", "p").await, format!("-{n}"));
+        reopened.store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_dropped_without_closing_reopens_the_same() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let path = dir.path().join("store.db");
+    let clock = TestClock::new();
+    let f = open(&path, clock.clone(), Box::new(Arc::clone(&dir))).shop().await;
+    f.put_ids(&["p"]).await;
+    f.deliver("a", "p", "1").await;
+    let (head, outbox) = (f.head("a").await, f.store.outbox(0, 100).await.unwrap());
+    drop(f);
+    // Written while no server runs: the triggers are in the file.
+    let foreign = Connection::open(&path).unwrap();
+    foreign.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    foreign.execute_batch("UPDATE product SET name = 'meanwhile'").unwrap();
+    let f = open(&path, clock, Box::new(dir));
+    assert_eq!(f.ask("a", Some(head.cursor()), None).await.unwrap().ids(), ["p"]);
+    assert_eq!(f.store.outbox(0, 100).await.unwrap()[..outbox.len()], outbox);
+    assert!(f.store.take_fresh().is_empty(), "what is in the table comes first");
+}
+
+#[tokio::test]
+async fn a_foreign_lock_answers_busy_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let clock = TestClock::new();
+    let config = SqliteConfig { busy_timeout: std::time::Duration::from_millis(50), ..SqliteConfig::new(&path, clock.as_fn()) };
+    let store = SqliteStore::open(config).unwrap();
+    let f = Fixture { store, clock, sql: Box::new(|_| ()), keep: Box::new(dir) }.shop().await;
+    f.put_ids(&["p"]).await;
+    let foreign = Connection::open(&path).unwrap();
+    foreign.execute_batch("BEGIN IMMEDIATE; UPDATE product SET name = 'slow writer'").unwrap();
+    let busy = f.stock_move("a", MoveKind::Delta, StockTarget::Product, "p", "1").await;
+    assert!(matches!(busy, Err(StoreError::Busy { .. })), "{busy:?}");
+    assert_eq!(f.stock("a", "p").await, "0", "reading goes on");
+    foreign.execute_batch("COMMIT").unwrap();
+    f.deliver("a", "p", "2").await;
+    let row = f.row("a", "product", "p").await.unwrap();
+    assert_eq!((row["stock"].as_str(), row["name"].as_str()), (Some("2"), Some("slow writer")));
+}
+
+#[tokio::test]
+async fn a_batch_may_leave_out_branches_but_no_mark_of_a_branch() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let config = SqliteConfig { marks_per_transaction: 10, ..SqliteConfig::new(dir.path().join("store.db"), clock.as_fn()) };
+    let store = SqliteStore::open(config).unwrap();
+    let f = Fixture { store, clock, sql: Box::new(|_| ()), keep: Box::new(dir) }.shop().await;
+    let written = f.put((0..25).map(|i| product(&format!("p{i:02}"))).collect()).await;
+    assert_eq!(written.seqs.len(), 2, "the answer waits for the last branch");
+    for at in ["a", "b"] {
+        assert_eq!((f.head(at).await.seq, f.snapshot(at).await.lines.len()), (1, 25));
+    }
+}
+
+#[tokio::test]
+async fn a_backlog_collapses_into_a_head() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let config = SqliteConfig { outbox_per_branch_max: 5, fresh_max: 3, ..SqliteConfig::new(dir.path().join("store.db"), clock.as_fn()) };
+    let store = SqliteStore::open(config).unwrap();
+    let f = Fixture { store, clock, sql: Box::new(|_| ()), keep: Box::new(dir) }.shop().await;
+    f.put_ids(&["p"]).await;
+    for _ in 0..30 {
+        f.deliver("a", "p", "1").await;
+        let of_a = f.store.outbox(0, 100).await.unwrap().into_iter().filter(|entry| entry.key == branch("a")).count();
+        assert!(of_a <= 6, "{of_a}");
+    }
+    let entries = f.store.outbox(0, 100).await.unwrap();
+    assert!(entries.iter().any(|entry| entry.message == mstore_store::OutboxMessage::HeadOnly));
+    assert!(entries.is_sorted_by_key(|entry| entry.id));
+}
+
+#[tokio::test]
+async fn an_unreadable_place_is_named() {
+    let error = SqliteStore::open(SqliteConfig::new("/nonexistent/dir/store.db", TestClock::new().as_fn())).err().unwrap();
+    assert!(error.to_string().contains("/nonexistent/dir/store.db"), "{error}");
+}

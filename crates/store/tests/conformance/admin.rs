@@ -1,1 +1,113 @@
-//! Being written.
+//! What operators read, and what a clock starts.
+#![allow(clippy::unwrap_used)]
+
+use mstore_protocol::{Code, Currency};
+use mstore_store::{ChangesError, Listing, SourceWrite, StoreError};
+
+use super::fixture::*;
+
+const DAY_S: i64 = 24 * 3600;
+
+pub async fn listings_are_paged(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p", "q", "r"]).await;
+    f.put_items("a", &["milk"]).await;
+    for n in 1..=3 {
+        f.deliver("a", "p", &n.to_string()).await;
+    }
+    f.accept_one("a", f.sale(1, "p", "1")).await;
+    let all = async |listing: Listing| {
+        let (mut items, mut after) = (Vec::new(), None);
+        loop {
+            let page = f.store.list(listing.clone(), after.as_deref(), 2).await.unwrap();
+            assert!(page.items.len() <= 2);
+            items.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                return items;
+            }
+        }
+    };
+    let field = |items: &[serde_json::Value], name: &str| items.iter().map(|item| item[name].to_string()).collect::<Vec<_>>().join(" ");
+    assert_eq!(field(&all(Listing::Merchants).await, "merchant"), r#""m""#);
+    assert_eq!(field(&all(Listing::Branches(merchant())).await, "branch"), r#""a" "b""#);
+    assert_eq!(field(&all(Listing::Products(merchant())).await, "id"), r#""p" "q" "r""#);
+    assert_eq!(field(&all(Listing::Inventory(branch("a"))).await, "reorder_level"), r#""1""#);
+    assert_eq!(field(&all(Listing::StockMoves(branch("a"))).await, "effect"), r#""-1" "3" "2" "1""#);
+    assert_eq!(field(&all(Listing::Operations(branch("a"))).await, "status"), r#""accepted""#);
+    assert_eq!(field(&all(Listing::Transactions(branch("a"))).await, "type"), r#""sale""#);
+    let product: mstore_store::Product = serde_json::from_value(all(Listing::Products(merchant())).await.remove(0)).unwrap();
+    assert_eq!(product, super::fixture::product("p"));
+}
+
+pub async fn transactions_leave_their_window(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p"]).await;
+    let sold = f.accept("a", (1..=150).map(|n| f.sale(n, "p", "1")).collect()).await;
+    f.clock.forward_s(6 * DAY_S);
+    let young = f.accept_one("a", f.sale(151, "p", "1")).await;
+    let cursor = f.head("a").await.cursor();
+    f.clock.forward_s(DAY_S + 1);
+    f.store.upkeep().await.unwrap();
+    let answer = f.ask("a", Some(cursor), None).await.unwrap();
+    assert_eq!(answer.lines.len(), 150, "an ordinary delete commit, not held");
+    assert!(answer.lines.iter().all(|line| line.3.is_none()));
+    assert!(f.row("a", "transaction", &young.id).await.is_some());
+    let kept = f.store.list(Listing::Transactions(branch("a")), None, 1000).await.unwrap().items;
+    assert_eq!(kept.len(), 151, "the shop keeps them");
+    assert_eq!(f.store.sweep(None, 10_000).await.unwrap().differing, 0);
+    let again = f.accept_one("a", f.sale(1, "p", "1")).await;
+    assert_ne!(again.id, sold[0].id);
+}
+
+pub async fn forgotten_deletions_raise_the_floor(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p", "q"]).await;
+    let before = f.snapshot("a").await;
+    f.write(SourceWrite::DeleteProduct { merchant: merchant(), id: "p".into() }).await.unwrap();
+    let at_floor = f.head("a").await.cursor();
+    f.clock.forward_s(31 * DAY_S);
+    f.deliver("a", "q", "1").await;
+    f.store.upkeep().await.unwrap();
+    assert!(matches!(f.ask("a", Some(before.cursor()), None).await, Err(ChangesError::SnapshotRequired(_))));
+    assert!(matches!(f.ask("a", None, Some(before.position(0))).await, Err(ChangesError::SnapshotRequired(_))));
+    assert_eq!(f.ask("a", Some(at_floor), None).await.unwrap().ids(), ["q"]);
+    assert_eq!(f.snapshot("a").await.ids(), ["q"]);
+    assert!(f.alarms("restored_from_backup").await.is_empty());
+}
+
+pub async fn alarms_are_listed_newest_first(f: Fixture) {
+    let f = f.shop().await;
+    f.store.alarm("test", Some(&branch("a")), Some(&device("till")), "one").await.unwrap();
+    f.store.alarm("test", None, None, "two").await.unwrap();
+    let alarms = f.alarms("test").await;
+    assert_eq!(alarms.iter().map(|alarm| alarm.detail.as_str()).collect::<Vec<_>>(), ["two", "one"]);
+    assert_eq!((alarms[1].at, &alarms[1].device), (f.clock.now(), &Some(device("till"))));
+}
+
+pub async fn gauges_count(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p", "q"]).await;
+    let gauges = f.store.gauges().await.unwrap();
+    assert_eq!((gauges.branches, gauges.mirror_rows, gauges.outbox, gauges.marks, gauges.held), (2, 4, 2, 0, 0));
+}
+
+pub async fn a_closed_store_says_so(f: Fixture) {
+    let f = f.shop().await;
+    f.store.close().await.unwrap();
+    assert!(matches!(f.put_merchant(|_| ()).await, Err(StoreError::Closed)));
+    assert!(matches!(f.store.head(&branch("a")).await, Err(StoreError::Closed)));
+    assert!(matches!(f.ask("a", None, None).await, Err(ChangesError::Store(StoreError::Closed))));
+    assert!(matches!(f.store.close().await, Err(StoreError::Closed)));
+}
+
+pub async fn settings_of_a_merchant_are_checked(f: Fixture) {
+    let f = f.shop().await;
+    f.put_merchant(|m| m.currency = Currency::parse("JPY").unwrap()).await.unwrap();
+    f.put_merchant(|m| m.currency = Currency::parse("IDR").unwrap()).await.unwrap();
+    f.put_ids(&["p"]).await;
+    let refused = f.put_merchant(|m| m.currency = Currency::parse("JPY").unwrap()).await;
+    assert!(matches!(refused, Err(StoreError::Refused { code: Code::Conflict, .. })), "prices would change their meaning");
+    let orphan = SourceWrite::PutBranch { key: mstore_protocol::BranchKey::parse("none", "a").unwrap(), name: String::new() };
+    assert!(matches!(f.write(orphan).await, Err(StoreError::Refused { code: Code::NotFound, .. })));
+}

@@ -47,6 +47,8 @@ impl TestClock {
 pub struct Fixture {
     pub store: Arc<dyn Store>,
     pub clock: TestClock,
+    /// Runs statements as another program would, in one transaction.
+    pub sql: Box<dyn Fn(&str) + Send + Sync>,
     pub keep: Box<dyn Any + Send>,
 }
 
@@ -152,6 +154,11 @@ impl Fixture {
         };
         change(&mut settings);
         self.write(SourceWrite::PutMerchant(settings)).await
+    }
+
+    /// Everything written so far is sequenced: a write of our own takes all marks along.
+    pub async fn settle(&self) {
+        self.store.upkeep().await.unwrap();
     }
 
     pub async fn write(&self, write: SourceWrite) -> Result<Written, StoreError> {

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod fixture;
+pub mod foreign;
 pub mod operations;
 pub mod registry;
 pub mod stock;
@@ -21,8 +22,30 @@ macro_rules! store_conformance {
             every_branch_sees_the_catalogue a_new_branch_gets_the_catalogue a_branch_price_is_seen_there_only
             a_bulk_import_is_one_commit_without_frames frames_rebuild_the_rows fresh_entries_come_in_order_and_acknowledged_ones_go
             an_overflow_of_fresh_entries_is_read_from_the_table sub_digests_add_up rows_of_a_range_are_those_of_the_sub_digest
-            an_unknown_branch_has_no_changes a_mass_deletion_is_held_until_confirmed a_recipe_is_part_of_the_row
+            an_unknown_branch_has_no_changes a_recipe_is_part_of_the_row
             a_price_in_another_currency_is_refused concurrent_writers_get_dense_numbers the_sweep_of_a_true_mirror_finds_nothing);
+        $crate::store_conformance!(@tests $backend, $make, operations:
+            a_sale_moves_stock_and_makes_a_transaction a_duplicate_answers_the_first_seq a_rejection_is_repeated an_id_with_another_body_is_reused
+            one_bad_operation_blocks_no_other every_rejection_has_its_code frames_name_their_operations own_operations_are_those_of_the_device
+            a_gap_is_alarmed_once_and_cleared_when_filled a_number_used_twice_is_alarmed_and_accepted a_recipe_consumes_and_gives_back
+            a_transfer_is_out_here_and_in_there an_untracked_product_keeps_its_stock an_operation_without_effect_gets_the_head
+            with_a_backend_deciding_operations_await_their_event events_are_idempotent_and_versioned an_upload_to_nowhere_is_refused
+            an_operation_named_before_its_upload_does_not_wait a_transaction_event_becomes_a_row);
+        $crate::store_conformance!(@tests $backend, $make, stock:
+            a_count_sets_the_base a_late_delta_has_no_effect a_late_count_keeps_later_deltas near_a_count_is_flagged
+            the_clock_offset_corrects_the_order the_policy_decides_below_zero the_same_movement_moves_once inventory_is_counted_too);
+        $crate::store_conformance!(@tests $backend, $make, registry:
+            a_claim_is_redeemed_once_per_nonce an_expired_or_unknown_claim_is_refused a_device_of_another_merchant_is_not_taken_over
+            rotation_keeps_the_old_token_until_the_new_is_used a_revoked_device_comes_back_only_by_a_new_claim
+            a_moved_device_remembers_its_branches reports_are_kept devices_are_listed_by_page);
+        $crate::store_conformance!(@tests $backend, $make, admin:
+            listings_are_paged transactions_leave_their_window forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
+            gauges_count a_closed_store_says_so settings_of_a_merchant_are_checked);
+        $crate::store_conformance!(@tests $backend, $make, foreign:
+            a_foreign_write_is_noticed_by_itself a_catalogue_price_reaches_every_branch a_foreign_transaction_is_one_commit
+            a_direct_stock_edit_becomes_a_movement a_foreign_movement_moves_the_stock a_row_moved_to_another_branch_leaves_the_first
+            a_changed_key_is_a_deletion_and_a_row a_foreign_branch_gets_the_catalogue a_mass_deletion_is_held_until_confirmed
+            a_mass_deletion_taken_back_is_forgotten a_row_that_breaks_the_rules_is_quarantined);
     };
     (@tests $backend:ident, $make:ident, $module:ident: $($test:ident)*) => {
         mod $module {

@@ -303,27 +303,6 @@ pub async fn an_unknown_branch_has_no_changes(f: Fixture) {
     assert!(matches!(digests, Err(StoreError::Refused { code: Code::NotFound, .. })));
 }
 
-pub async fn a_mass_deletion_is_held_until_confirmed(f: Fixture) {
-    let f = f.shop().await;
-    f.put_items("a", &(0..150).map(|i| format!("i{i:03}")).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>()).await;
-    f.put_ids(&["p"]).await;
-    let head = f.head("a").await;
-    // Held commits grow from whatever arrives together; the suite reaches it through single deletions of one transaction's worth of writers.
-    let deletions = (0..150).map(|i| f.write(SourceWrite::DeleteInventory { key: branch("a"), id: format!("i{i:03}") }));
-    futures_join(deletions).await;
-    let after = f.head("a").await;
-    if f.alarms("mass_delete_held").await.is_empty() {
-        // The writer was quick and took them in small commits, each of which is within what nobody has to confirm.
-        assert!(after.seq > head.seq);
-        return;
-    }
-    assert_eq!(f.store.gauges().await.unwrap().held, 1);
-    f.write(SourceWrite::ConfirmHold { key: branch("a") }).await.unwrap();
-    assert_eq!(f.snapshot("a").await.ids(), ["p"]);
-    assert_eq!(f.store.gauges().await.unwrap().held, 0);
-    assert!(f.alarms("mass_delete_held").await[0].cleared_at.is_some());
-}
-
 pub async fn a_recipe_is_part_of_the_row(f: Fixture) {
     let f = f.shop().await;
     f.put_ids(&["latte"]).await;
