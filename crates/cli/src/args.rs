@@ -1,0 +1,410 @@
+//! The command line: names, defaults and help of every command. No behaviour.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Keeps a shop's tills true: changes in milliseconds, sales exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "mstore-sync", version, about, after_help = "Exit codes: 0 ok, 1 a check failed, 2 usage or configuration, 3 something needed is unavailable.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server: HTTP API, sequencer, embedded broker.
+    Serve(ServeArgs),
+    /// A shop whose tills stay true, from one command: server, broker and real tills over loopback, then a verdict.
+    Demo(DemoArgs),
+    /// Add, list, rotate, revoke, move or run a till.
+    Device(DeviceArgs),
+    /// Watch what is published, live and decoded.
+    Tail(TailArgs),
+    /// Make something happen: a sale, a price change, a stock movement.
+    Trigger(TriggerArgs),
+    /// Compare source, mirror and tills; exit 1 if anything differs.
+    Verify(VerifyArgs),
+    /// Measure; ratios side by side in one run are worth more than absolute times.
+    Bench(BenchArgs),
+    /// What an error code means and what to do.
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The code, such as snapshot_required.
+    pub(crate) code: String,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct ServeArgs {
+    /// Configuration file (TOML). Order: file < environment (MSTORE_…) < flags.
+    #[arg(long, env = "MSTORE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the database, the keys and the lock live [default: ./mstore-data].
+    #[arg(long)]
+    pub(crate) data_dir: Option<String>,
+    /// Database URL; without it the embedded SQLite in the data directory.
+    #[arg(long)]
+    pub(crate) database: Option<String>,
+    /// First level of every topic [default: dev].
+    #[arg(long)]
+    pub(crate) env: Option<String>,
+    /// HTTP address [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// MQTT address [default: 127.0.0.1:1883, 8883 with TLS].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) mqtt_listen: Option<String>,
+    /// MQTT over WebSocket address [default: 127.0.0.1:8083].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) ws_listen: Option<String>,
+    /// embedded, or the URL of a broker.
+    #[arg(long)]
+    pub(crate) broker: Option<String>,
+    /// Certificate chain (PEM) of the MQTT listener.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<String>,
+    /// Private key (PEM) of the MQTT listener.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<String>,
+    /// Log filter, such as info or mstore_server=debug [default: info].
+    #[arg(long)]
+    pub(crate) log: Option<String>,
+    /// text or json [default: text].
+    #[arg(long)]
+    pub(crate) log_format: Option<String>,
+    /// Print the configuration and where each value came from, then exit.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+    /// Print one JSON line with the bound addresses when ready (for programs that start a server).
+    #[arg(long, hide = true)]
+    pub(crate) ready_json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Faults {
+    /// No faults beyond the story's own: tills that go offline, a broker restart.
+    Calm,
+    /// Frames lost and delayed, requests that fail, on every till.
+    Flaky,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Branches of the merchant.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) branches: u32,
+    /// Tills, spread over the branches.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) devices: u32,
+    /// How long the shop is open, real seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    pub(crate) seconds: u64,
+    /// Shop seconds per real second when receipts are replayed; closed hours are skipped.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) speed: u64,
+    /// Receipts to replay (CSV, gzip or plain); without it a deterministic generator of the same shape.
+    #[arg(long, value_name = "FILE.csv.gz")]
+    pub(crate) data: Option<PathBuf>,
+    /// What goes wrong beyond the story.
+    #[arg(long, value_enum, default_value_t = Faults::Calm)]
+    pub(crate) faults: Faults,
+    /// Print one JSON object with the figures on stdout and nothing else.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Keep the shop running after the verdict until Ctrl-C.
+    #[arg(long)]
+    pub(crate) stay: bool,
+    /// Run the server as a process of its own and kill it with SIGKILL in the middle of the traffic.
+    #[arg(long)]
+    pub(crate) kill_server: bool,
+    /// Seed of everything that is drawn by lot.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// How to reach a server as an administrator.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AdminArgs {
+    /// The server's URL.
+    #[arg(long, env = "MSTORE_SERVER", default_value = "http://127.0.0.1:8080")]
+    pub(crate) server: String,
+    /// File with the admin token; MSTORE_ADMIN_TOKEN wins over it.
+    #[arg(long, env = "MSTORE_ADMIN_TOKEN_FILE", default_value = "./mstore-data/admin-token")]
+    pub(crate) admin_token_file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    #[command(subcommand)]
+    pub(crate) action: DeviceAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceAction {
+    /// Make a one-time claim code for a new till (or for one that lost its token).
+    Add {
+        /// merchant/branch, such as m1/b1.
+        branch: String,
+        /// The till's id; made up when left out.
+        #[arg(long)]
+        id: Option<String>,
+        /// What people call it.
+        #[arg(long, default_value = "")]
+        name: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List tills with their state, staleness and queue.
+    List {
+        /// merchant/branch; all when left out.
+        branch: Option<String>,
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a till a new token; the old one ends at the first use of the new.
+    Rotate {
+        /// The till.
+        id: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Shut a till out: credential gone, connection closed.
+    Revoke {
+        /// The till.
+        id: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Move a till to another branch of the merchant.
+    Move {
+        /// The till.
+        id: String,
+        /// The branch it belongs to from now on.
+        branch: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Be a till on this terminal: live stock, state, staleness, queue; a line of input sells something.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The server's URL.
+    #[arg(long, env = "MSTORE_SERVER", default_value = "http://127.0.0.1:8080")]
+    pub(crate) server: String,
+    /// The till's local database.
+    #[arg(long, default_value = "./till.db")]
+    pub(crate) db: PathBuf,
+    /// Claim code from `device add`, needed the first time.
+    #[arg(long)]
+    pub(crate) claim: Option<String>,
+    /// One JSON line per change of status instead of the table; commands come from stdin all the same.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// Only this merchant/branch.
+    #[arg(long)]
+    pub(crate) branch: Option<String>,
+    /// Only this collection.
+    #[arg(long)]
+    pub(crate) collection: Option<String>,
+    /// Only frames whose type contains this.
+    #[arg(long = "type")]
+    pub(crate) frame_type: Option<String>,
+    /// Only changes of this row id.
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// Heads too.
+    #[arg(long)]
+    pub(crate) heads: bool,
+    /// One JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Stop after this many messages.
+    #[arg(long)]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TriggerArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(subcommand)]
+    pub(crate) action: TriggerAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TriggerAction {
+    /// Make merchant, branch, products, inventory and stock of a small shop.
+    Shop {
+        /// merchant/branch.
+        branch: String,
+        /// How many products.
+        #[arg(long, default_value_t = 24)]
+        products: u32,
+    },
+    /// Move a product's stock by a delta.
+    Stock {
+        /// merchant/branch.
+        branch: String,
+        /// Row id.
+        product: String,
+        /// Signed decimal, such as -2 or 1.25.
+        #[arg(allow_hyphen_values = true)]
+        delta: String,
+    },
+    /// Count a product: the shelf holds this much.
+    Count {
+        /// merchant/branch.
+        branch: String,
+        /// Row id.
+        product: String,
+        /// Decimal, such as 41.
+        quantity: String,
+    },
+    /// Change a product's price in the merchant's catalogue.
+    Price {
+        /// The merchant.
+        merchant: String,
+        /// Row id.
+        product: String,
+        /// Minor units of the merchant's currency.
+        amount: i64,
+    },
+    /// Change every price of a merchant in one transaction.
+    Bulk {
+        /// The merchant.
+        merchant: String,
+        /// Per cent added to every price.
+        #[arg(long, default_value_t = 5, allow_hyphen_values = true)]
+        percent: i64,
+    },
+    /// Delete a product from the catalogue.
+    Delete {
+        /// The merchant.
+        merchant: String,
+        /// Row id.
+        product: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// Till databases to compare row by row with the server, besides what the tills report.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) db: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) name: BenchName,
+}
+
+/// Options that every benchmark has.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchCommon {
+    /// Print one JSON object on stdout and nothing else.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Via {
+    /// Stock movements through the HTTP API.
+    Api,
+    /// UPDATE statements by a foreign process's connection on the database file.
+    Sql,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchName {
+    /// Writer's commit → device's own commit.
+    Latency {
+        #[arg(long, default_value_t = 1)]
+        devices: usize,
+        /// Writes per second.
+        #[arg(long, default_value_t = 50)]
+        rate: u64,
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        #[arg(long, value_enum, default_value_t = Via::Api)]
+        via: Via,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
+    /// Changes per second to one device.
+    Throughput {
+        #[arg(long, default_value_t = 20_000)]
+        changes: usize,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
+    /// Commits to many devices of one branch.
+    Fanout {
+        #[arg(long, default_value_t = 50)]
+        devices: usize,
+        #[arg(long, default_value_t = 2_000)]
+        commits: usize,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
+    /// First sync of one device.
+    Snapshot {
+        #[arg(long, default_value_t = 10_000)]
+        rows: usize,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
+    /// Many devices that start from nothing at the same moment.
+    Storm {
+        #[arg(long, default_value_t = 20)]
+        devices: usize,
+        #[arg(long, default_value_t = 20_000)]
+        rows: usize,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
+    /// Back online after many changes.
+    Catchup {
+        #[arg(long, default_value_t = 10_000)]
+        changes: usize,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
+    /// What it costs when nothing happens.
+    Idle {
+        #[arg(long, default_value_t = 50)]
+        devices: usize,
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
+}
+
+/// Parses an address and says which setting was wrong.
+pub(crate) fn address(name: &str, raw: &str) -> Result<SocketAddr, String> {
+    raw.parse().map_err(|_| format!("{name} = {raw:?} is not an address like 127.0.0.1:8080"))
+}

@@ -1,0 +1,101 @@
+//! Writer's commit → till's own commit, write by write: the next write waits until every till has shown the last.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use mstore_client::{AppliedCommit, Client};
+use serde_json::json;
+use tokio::sync::broadcast::Receiver;
+
+use super::{
+    Outcome,
+    rig::{GIVE_UP_AFTER, Rig},
+    rounded,
+};
+use crate::{args::Via, demo::LatencyLog, failure::Failure};
+
+pub(super) async fn run(devices: usize, rate: u64, seconds: u64, via: Via) -> Result<Outcome, Failure> {
+    let rig = Rig::start(1_000).await?;
+    let tills = rig.live_tills(devices).await?;
+    let mut writer = Writer::open(&rig, via)?;
+    let mut inboxes: Vec<_> = tills.iter().map(Client::applied).collect();
+    let (mut histogram, mut writes) = (LatencyLog::histogram(), 0);
+    let before = rig.server.usage();
+    let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate.max(1) as f64));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        pace.tick().await;
+        let committed = writer.write(&rig, writes).await?;
+        record(&mut inboxes, committed, &mut histogram).await?;
+        writes += 1;
+    }
+    let used = rig.server.usage().cpu_ms - before.cpu_ms;
+    let from = match via {
+        Via::Api => "the request being sent (an upper bound: the commit comes later)",
+        Via::Sql => "COMMIT returning to the writer",
+    };
+    let ms = |us: u64| rounded(us as f64 / 1000.0);
+    Ok(Outcome::new(
+        "latency",
+        json!({ "devices": devices, "rate_per_s": rate, "writes": writes, "via": if via == Via::Api { "api" } else { "sql" }, "measured_from": from }),
+        json!({
+            "p50_ms": ms(histogram.value_at_quantile(0.5)),
+            "p99_ms": ms(histogram.value_at_quantile(0.99)),
+            "max_ms": ms(histogram.max()),
+            "server_cpu_ms_per_update": rounded(used as f64 / f64::from(u32::try_from(writes).unwrap_or(u32::MAX)).max(1.0)),
+        }),
+    ))
+}
+
+/// Waits for the next commit on every till.
+async fn record(inboxes: &mut [Receiver<AppliedCommit>], committed: Instant, histogram: &mut Histogram<u64>) -> Result<(), Failure> {
+    for inbox in inboxes {
+        let applied = tokio::time::timeout(GIVE_UP_AFTER, inbox.recv()).await;
+        let Ok(Ok(commit)) = applied else { return Err(Failure::check("a till did not show a commit")) };
+        let took = commit.applied_instant.saturating_duration_since(committed);
+        histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
+    }
+    Ok(())
+}
+
+/// One of the two ways to write.
+enum Writer {
+    Api,
+    Sql(rusqlite::Connection),
+}
+
+impl Writer {
+    fn open(rig: &Rig, via: Via) -> Result<Self, Failure> {
+        match via {
+            Via::Api => Ok(Self::Api),
+            Via::Sql => {
+                let sql = rusqlite::Connection::open(rig.database()).and_then(|sql| {
+                    sql.busy_timeout(Duration::from_secs(10))?;
+                    Ok(sql)
+                });
+                sql.map(Self::Sql).map_err(|error| Failure::unavailable(error.to_string()))
+            }
+        }
+    }
+
+    /// Changes one stock figure; the moment that latency counts from.
+    async fn write(&mut self, rig: &Rig, n: usize) -> Result<Instant, Failure> {
+        match self {
+            Self::Api => {
+                let sent = Instant::now();
+                rig.move_one(n).await?;
+                Ok(sent)
+            }
+            Self::Sql(sql) => {
+                let product = &rig.products[n % rig.products.len()];
+                let statement = "INSERT INTO branch_product (merchant_id, branch_id, product_id, stock_milli) VALUES (?1, ?2, ?3, ?4)
+                    ON CONFLICT (merchant_id, branch_id, product_id) DO UPDATE SET stock_milli = excluded.stock_milli";
+                let stock = i64::try_from(n + 1).unwrap_or(1) * 1000;
+                sql.execute(statement, (rig.key.merchant.as_str(), rig.key.branch.as_str(), product, stock))
+                    .map_err(|error| Failure::check(format!("SQL: {error}")))?;
+                Ok(Instant::now())
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Many tills that start from nothing at the same moment: the morning after a migration.
+
+use futures_util::future::try_join_all;
+use mstore_client::{Client, Options};
+use serde_json::json;
+
+use super::{
+    Outcome,
+    rig::{Rig, per_second, timed, until_at},
+    rounded,
+};
+use crate::failure::Failure;
+
+pub(super) async fn run(devices: usize, rows: usize) -> Result<Outcome, Failure> {
+    let rig = Rig::start(rows).await?;
+    let head = rig.head().await?;
+    let mut codes = Vec::new();
+    for n in 0..devices {
+        codes.push((format!("t{n}"), rig.claim(&format!("t{n}")).await?));
+    }
+    let before = rig.server.usage();
+    let (tills, took) = timed(try_join_all(codes.iter().map(|(name, code)| async {
+        let till = Client::enrol(rig.till_path(name), &rig.server.ready.http, code, Options::default())
+            .await
+            .map_err(|error| Failure::unavailable(error.to_string()))?;
+        until_at(&till, head.seq).await?;
+        Ok::<_, Failure>(till)
+    })))
+    .await?;
+    let after = rig.server.usage();
+    for till in tills {
+        till.close().await;
+    }
+    Ok(Outcome::new(
+        "storm",
+        json!({ "devices": devices, "rows": rows, "measured": "enrolment, snapshot and local transaction of every till" }),
+        json!({
+            "seconds": rounded(took.as_secs_f64()),
+            "rows_per_s": rounded(per_second(devices * rows, took)),
+            "server_cpu_ms": after.cpu_ms - before.cpu_ms,
+            "server_memory_kb": after.memory_kb,
+        }),
+    ))
+}

@@ -1,0 +1,237 @@
+//! Configuration in two steps: raw strings in layers (default < file < environment < flag), then checked values.
+//!
+//! Every setting is one line of [`SETTINGS`]; a key that is not there is refused with what it may have meant.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use mstore_protocol::Env;
+
+use crate::{
+    args::{ServeArgs, address},
+    failure::Failure,
+};
+
+/// One setting: key in the file, default, meaning.
+struct Setting {
+    key: &'static str,
+    default: &'static str,
+    doc: &'static str,
+}
+
+/// Every setting there is. The environment variable is `MSTORE_` and the key in capitals.
+const SETTINGS: &[Setting] = &[
+    Setting { key: "data_dir", default: "./mstore-data", doc: "where the database, the keys and the lock live" },
+    Setting { key: "database", default: "", doc: "database URL; empty: the embedded SQLite in data_dir" },
+    Setting { key: "env", default: "dev", doc: "first level of every topic" },
+    Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
+    Setting { key: "mqtt_listen", default: "", doc: "MQTT address; empty: 127.0.0.1:1883, or 8883 with TLS" },
+    Setting { key: "ws_listen", default: "127.0.0.1:8083", doc: "MQTT over WebSocket address" },
+    Setting { key: "broker", default: "embedded", doc: "embedded, or the URL of a broker" },
+    Setting { key: "tls_cert", default: "", doc: "certificate chain of the MQTT listener, PEM file" },
+    Setting { key: "tls_key", default: "", doc: "private key of the MQTT listener, PEM file" },
+    Setting { key: "log", default: "info", doc: "log filter" },
+    Setting { key: "log_format", default: "text", doc: "text or json" },
+];
+
+/// A raw value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Raw {
+    value: String,
+    from: String,
+}
+
+/// The raw layers, merged.
+#[derive(Debug)]
+pub(crate) struct RawConfig(BTreeMap<&'static str, Raw>);
+
+/// What the server may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) env: Env,
+    pub(crate) listen: SocketAddr,
+    pub(crate) mqtt_listen: SocketAddr,
+    pub(crate) ws_listen: SocketAddr,
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) log: String,
+    pub(crate) log_json: bool,
+}
+
+impl RawConfig {
+    /// Merges the layers; `env` gives the value of an environment variable.
+    pub(crate) fn merge(args: &ServeArgs, env: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
+        let mut raw: BTreeMap<_, _> =
+            SETTINGS.iter().map(|s| (s.key, Raw { value: s.default.to_owned(), from: "default".to_owned() })).collect();
+        if let Some(path) = &args.config {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::usage(format!("the configuration file {} cannot be read: {error}", path.display())))?;
+            for (key, value) in parse_file(&text).map_err(|why| Failure::usage(format!("{}: {why}", path.display())))? {
+                raw.insert(key, Raw { value, from: path.display().to_string() });
+            }
+        }
+        for setting in SETTINGS {
+            let name = format!("MSTORE_{}", setting.key.to_uppercase());
+            if let Some(value) = env(&name) {
+                raw.insert(setting.key, Raw { value, from: name });
+            }
+        }
+        for (key, value) in flags(args) {
+            if let Some(value) = value {
+                raw.insert(key, Raw { value: value.clone(), from: format!("--{}", key.replace('_', "-")) });
+            }
+        }
+        Ok(Self(raw))
+    }
+
+    fn get(&self, key: &'static str) -> &str {
+        &self.0[key].value
+    }
+
+    fn wrong(&self, key: &'static str, why: impl std::fmt::Display) -> Failure {
+        Failure::usage(format!("{key} (from {}): {why}", self.0[key].from)).next("mstore-sync serve --print-config shows every value and its source")
+    }
+
+    /// Checks every value.
+    pub(crate) fn check(&self) -> Result<Config, Failure> {
+        if !self.get("database").is_empty() {
+            return Err(self.wrong("database", "this build keeps its data in the embedded SQLite only; leave it empty"));
+        }
+        if self.get("broker") != "embedded" {
+            return Err(self.wrong("broker", "this build publishes to the embedded broker only; leave it at \"embedded\""));
+        }
+        let tls = match (self.get("tls_cert"), self.get("tls_key")) {
+            ("", "") => None,
+            ("", _) => return Err(self.wrong("tls_key", "a key without a certificate; set tls_cert too")),
+            (_, "") => return Err(self.wrong("tls_cert", "a certificate without a key; set tls_key too")),
+            (cert, key) => Some((PathBuf::from(cert), PathBuf::from(key))),
+        };
+        let mqtt_default = if tls.is_some() { "127.0.0.1:8883" } else { "127.0.0.1:1883" };
+        let mqtt = if self.get("mqtt_listen").is_empty() { mqtt_default } else { self.get("mqtt_listen") };
+        let log_json = match self.get("log_format") {
+            "text" => false,
+            "json" => true,
+            other => return Err(self.wrong("log_format", format!("{other:?} is neither text nor json"))),
+        };
+        let addr = |key, value| address(key, value).map_err(|why| self.wrong(key, why));
+        Ok(Config {
+            data_dir: PathBuf::from(self.get("data_dir")),
+            env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
+            listen: addr("listen", self.get("listen"))?,
+            mqtt_listen: addr("mqtt_listen", mqtt)?,
+            ws_listen: addr("ws_listen", self.get("ws_listen"))?,
+            tls,
+            log: self.get("log").to_owned(),
+            log_json,
+        })
+    }
+
+    /// The values as a TOML file with a comment that names each one's source.
+    pub(crate) fn render(&self) -> String {
+        SETTINGS.iter().fold(String::new(), |mut out, setting| {
+            let raw = &self.0[setting.key];
+            out.push_str(&format!("# {} (from {})\n{} = {:?}\n", setting.doc, raw.from, setting.key, raw.value));
+            out
+        })
+    }
+}
+
+fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 11] {
+    [
+        ("data_dir", &args.data_dir),
+        ("database", &args.database),
+        ("env", &args.env),
+        ("listen", &args.listen),
+        ("mqtt_listen", &args.mqtt_listen),
+        ("ws_listen", &args.ws_listen),
+        ("broker", &args.broker),
+        ("tls_cert", &args.tls_cert),
+        ("tls_key", &args.tls_key),
+        ("log", &args.log),
+        ("log_format", &args.log_format),
+    ]
+}
+
+fn parse_file(text: &str) -> Result<Vec<(&'static str, String)>, String> {
+    let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
+    table.into_iter().map(|(key, value)| setting_of(&key, &value)).collect()
+}
+
+fn setting_of(key: &str, value: &toml::Value) -> Result<(&'static str, String), String> {
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+        let nearest = SETTINGS.iter().min_by_key(|setting| distance(setting.key, key)).filter(|s| distance(s.key, key) <= 3);
+        let hint = nearest.map_or_else(
+            || format!("known keys: {}", SETTINGS.iter().map(|s| s.key).collect::<Vec<_>>().join(", ")),
+            |setting| format!("did you mean {:?}?", setting.key),
+        );
+        return Err(format!("unknown key {key:?}; {hint}"));
+    };
+    match value {
+        toml::Value::String(text) => Ok((setting.key, text.clone())),
+        other => Err(format!("{key} takes a string, not {}", other.type_str())),
+    }
+}
+
+/// Edit distance (Wagner and Fischer 1974), for "did you mean".
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn with_file(text: &str) -> ServeArgs {
+        let file = tempfile::NamedTempFile::new().unwrap().into_temp_path().keep().unwrap();
+        std::fs::write(&file, text).unwrap();
+        ServeArgs { config: Some(file), ..ServeArgs::default() }
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_default() {
+        let mut args = with_file("env = \"staging\"\nlisten = \"127.0.0.1:1\"\nlog = \"debug\"\n");
+        args.listen = Some("127.0.0.1:3".into());
+        let env = |name: &str| (name == "MSTORE_LISTEN" || name == "MSTORE_ENV").then(|| if name == "MSTORE_ENV" { "qa".into() } else { "127.0.0.1:2".into() });
+        let raw = RawConfig::merge(&args, env).unwrap();
+        let config = raw.check().unwrap();
+        assert_eq!(config.listen.port(), 3);
+        assert_eq!(config.env.as_str(), "qa");
+        assert_eq!(config.log, "debug");
+        assert_eq!(config.ws_listen.port(), 8083);
+        let shown = raw.render();
+        assert!(shown.contains("(from --listen)") && shown.contains("(from MSTORE_ENV)") && shown.contains("(from default)"), "{shown}");
+        assert_eq!(parse_file(&shown).unwrap().len(), SETTINGS.len(), "what is printed is a valid file");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_what_it_may_have_meant() {
+        assert_eq!(parse_file("mqtt_lisen = \"x\"").unwrap_err(), "unknown key \"mqtt_lisen\"; did you mean \"mqtt_listen\"?");
+        assert!(parse_file("colour = \"x\"").unwrap_err().contains("known keys: data_dir"));
+        assert!(parse_file("listen = 8080").unwrap_err().contains("takes a string"));
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for text in ["listen = \"8080\"", "env = \"a/b\"", "log_format = \"xml\"", "tls_cert = \"a.pem\"", "database = \"postgres://x\"", "broker = \"mqtt://x\""] {
+            let raw = RawConfig::merge(&with_file(text), |_| None).unwrap();
+            assert!(raw.check().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn with_tls_the_mqtt_port_is_8883() {
+        let args = with_file("tls_cert = \"c\"\ntls_key = \"k\"");
+        assert_eq!(RawConfig::merge(&args, |_| None).unwrap().check().unwrap().mqtt_listen.port(), 8883);
+    }
+}

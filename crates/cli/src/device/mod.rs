@@ -1,0 +1,92 @@
+//! `device`: the life of a till as an administrator leads it, and `device run`, a till on this terminal.
+
+mod command;
+mod run;
+mod screen;
+
+use serde_json::{Value, json};
+
+use crate::{
+    api::{AdminApi, encode},
+    args::{AdminArgs, DeviceAction, DeviceArgs},
+    failure::Failure,
+    shop::branch_key,
+    table,
+};
+
+pub(crate) async fn run(args: DeviceArgs) -> Result<(), Failure> {
+    match args.action {
+        DeviceAction::Add { branch, id, name, admin, json } => add(&branch, id, &name, &admin, json).await,
+        DeviceAction::List { branch, admin, json } => list(branch.as_deref(), &admin, json).await,
+        DeviceAction::Rotate { id, admin } => act(&id, "rotate", &json!({}), &admin, "the new token reaches the till when it enrols or rotates itself").await,
+        DeviceAction::Revoke { id, admin } => act(&id, "revoke", &json!({}), &admin, "connection closed, credential gone").await,
+        DeviceAction::Move { id, branch, admin } => act(&id, "move", &json!({ "branch": branch }), &admin, "it fetches the new branch at its next contact").await,
+        DeviceAction::Run(args) => run::run(args).await,
+    }
+}
+
+#[allow(clippy::print_stdout)]
+async fn add(branch: &str, id: Option<String>, name: &str, admin: &AdminArgs, json: bool) -> Result<(), Failure> {
+    let key = branch_key(branch)?;
+    let body = json!({ "merchant": key.merchant, "branch": key.branch, "device_id": id, "name": name });
+    let claim = AdminApi::from_args(admin)?.post("/v1/admin/devices", &body).await?;
+    if json {
+        println!("{claim}");
+        return Ok(());
+    }
+    let code = claim["code"].as_str().unwrap_or_default();
+    println!("till {} of {key}", claim["device_id"].as_str().unwrap_or_default());
+    println!("claim code {code}, good until {}", claim["expires_at"].as_str().unwrap_or_default());
+    println!("next: mstore-sync device run --server {} --db till.db --claim {code}", admin.server);
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+async fn list(branch: Option<&str>, admin: &AdminArgs, json: bool) -> Result<(), Failure> {
+    let api = AdminApi::from_args(admin)?;
+    let path = match branch.map(branch_key).transpose()? {
+        Some(key) => format!("/v1/admin/fleet?merchant={}&branch={}", key.merchant, key.branch),
+        None => "/v1/admin/fleet".to_owned(),
+    };
+    let fleet = api.list_all(&path).await?;
+    if json {
+        println!("{}", Value::Array(fleet));
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = fleet.iter().map(fleet_row).collect();
+    println!("{}", table::render(&["device", "branch", "status", "state", "behind", "queue", "dead", "reported"], &rows));
+    println!("{} devices", rows.len());
+    Ok(())
+}
+
+fn fleet_row(device: &Value) -> Vec<String> {
+    let report = &device["report"];
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    vec![
+        text(&device["device_id"]),
+        format!("{}/{}", text(&device["merchant"]), text(&device["branch"])),
+        text(&device["status"]),
+        text(&report["state"]),
+        text(&device["lag_commits"]),
+        text(&report["queue_depth"]),
+        text(&report["dead_letters"]),
+        match &device["reported_s_ago"] {
+            Value::Null => "never".to_owned(),
+            seconds => format!("{seconds} s ago"),
+        },
+    ]
+}
+
+#[allow(clippy::print_stdout)]
+async fn act(id: &str, verb: &str, body: &Value, admin: &AdminArgs, what: &str) -> Result<(), Failure> {
+    let answer = AdminApi::from_args(admin)?.post(&format!("/v1/admin/devices/{}/{verb}", encode(id)), body).await?;
+    println!("{verb} {id}: done; {what}");
+    if let Some(token) = answer["token"].as_str() {
+        println!("token {token}");
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! `device run`: a real till. On a terminal a live table and keys; in a pipe a line in, lines out.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use mstore_client::{Client, NewReceipt, OpenError, Options, Product, Query, Status};
+use mstore_protocol::{OperationKind, Quantity, StockAct, StockTarget};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use super::{
+    command::{Command, HELP},
+    screen,
+};
+use crate::{args::RunArgs, failure::Failure, logging, shop::now};
+
+/// How long `drain` waits.
+const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+/// How long a till may take to show something for the first time before a line is carried out anyway.
+const FIRST_SYNC_WITHIN: Duration = Duration::from_secs(30);
+
+pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
+    logging::start(&std::env::var("MSTORE_LOG").unwrap_or_else(|_| "error".into()), false)?;
+    let till = open(&args).await?;
+    let on_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && !args.json;
+    let done = if on_terminal { screen::run(&till).await } else { lines(&till, args.json).await };
+    till.close().await;
+    done
+}
+
+/// Enrols the first time, opens afterwards. A claim for a file that is enrolled already is not used up.
+#[allow(clippy::print_stdout)]
+async fn open(args: &RunArgs) -> Result<Client, Failure> {
+    let failed = |error: OpenError| {
+        let next = match &error {
+            OpenError::NotEnrolled => "mstore-sync device add MERCHANT/BRANCH gives a claim code; pass it with --claim",
+            OpenError::Unreachable { .. } => "is the server running? mstore-sync serve",
+            OpenError::Refused(_) | OpenError::OtherDevice { .. } | OpenError::Url { .. } | OpenError::Db(_) => "check --server, --db and --claim",
+        };
+        Failure::unavailable(error.to_string()).next(next)
+    };
+    match Client::open(&args.db, Options::default()).await {
+        Ok(till) => Ok(till),
+        Err(OpenError::NotEnrolled) => {
+            let code = args.claim.as_deref().ok_or_else(|| failed(OpenError::NotEnrolled))?;
+            let till = Client::enrol(&args.db, &args.server, code, Options::default()).await.map_err(failed)?;
+            let enrolment = till.enrolment();
+            println!("enrolled as {} of {}/{}", enrolment.device_id, enrolment.merchant, enrolment.branch);
+            Ok(till)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Carries out one line after the other; with `json` every change of status is a line too.
+#[allow(clippy::print_stdout)]
+async fn lines(till: &Client, json: bool) -> Result<(), Failure> {
+    first_sync(till).await;
+    let mut input = BufReader::new(tokio::io::stdin()).lines();
+    let mut status = till.watch_status();
+    if !json {
+        println!("{}", status_line(&till.status()));
+    }
+    loop {
+        tokio::select! {
+            line = input.next_line() => {
+                let Ok(Some(line)) = line else { return Ok(()) };
+                match Command::parse(&line) {
+                    Ok(Command::Quit) => return Ok(()),
+                    Ok(command) => println!("{}", act(till, command).await),
+                    Err(why) => println!("? {why}"),
+                }
+            }
+            changed = status.changed(), if json => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                println!("{}", status_json(&status.borrow_and_update().clone()));
+            }
+        }
+    }
+}
+
+async fn first_sync(till: &Client) {
+    let mut status = till.watch_status();
+    let shown = status.wait_for(|status| status.cursor.is_some());
+    // A till without a network starts all the same.
+    let _ = tokio::time::timeout(FIRST_SYNC_WITHIN, shown).await;
+}
+
+/// Does what the cashier asked; what to tell them.
+pub(super) async fn act(till: &Client, command: Command) -> String {
+    match try_act(till, command).await {
+        Ok(said) => said,
+        Err(why) => format!("! {why}"),
+    }
+}
+
+async fn try_act(till: &Client, command: Command) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(match command {
+        Command::Sell(id, quantity) => {
+            let sale = till.commit_sale(NewReceipt::of([(id.as_str(), quantity)])).await?;
+            format!("sold {quantity} of {id}: receipt {}, {}", sale.receipt_no.unwrap_or_default(), sale.total.map_or_else(String::new, |total| total.to_string()))
+        }
+        Command::TakeBack(id, quantity) => {
+            let receipt = till.commit_return(NewReceipt::of([(id.as_str(), quantity)])).await?;
+            format!("took back {quantity} of {id}: receipt {}", receipt.receipt_no.unwrap_or_default())
+        }
+        Command::Receive(id, quantity) => stock_act(till, OperationKind::Receive, id, quantity, "received").await?,
+        Command::Adjust(id, quantity) => stock_act(till, OperationKind::Adjust, id, quantity, "correction").await?,
+        Command::Count(id, quantity) => stock_act(till, OperationKind::Count, id, quantity, "stocktake").await?,
+        Command::Show(search) => product_lines(&find(till, &search)?),
+        Command::Status => status_line(&till.status()),
+        Command::Online(online) => {
+            till.set_online(online).await;
+            (if online { "network switched on" } else { "network switched off; selling goes on" }).to_owned()
+        }
+        Command::Sync => {
+            sync(till).await;
+            status_line(&till.status())
+        }
+        Command::Drain => match till.drain(DRAIN_WITHIN).await {
+            Ok(()) => "everything is sent and answered".to_owned(),
+            Err(waiting) => format!("! {waiting}"),
+        },
+        Command::Resync => {
+            till.resync().await;
+            "fetching everything anew; the queue stays".to_owned()
+        }
+        Command::Dead => dead_lines(till).await?,
+        Command::Retry(id) => format!("sent again as {}", till.retry(id).await?.id),
+        Command::Discard(id) => {
+            till.discard(id).await?;
+            format!("{id} discarded")
+        }
+        Command::Help => HELP.to_owned(),
+        Command::Quit => String::new(),
+    })
+}
+
+/// Asks the server and waits until the answer is shown: `as_of` moves when it is.
+async fn sync(till: &Client) {
+    let asked = now();
+    till.sync_now().await;
+    let mut status = till.watch_status();
+    let confirmed = status.wait_for(|status| status.as_of.is_some_and(|as_of| as_of >= asked));
+    let _ = tokio::time::timeout(DRAIN_WITHIN, confirmed).await;
+}
+
+async fn stock_act(till: &Client, kind: fn(StockAct) -> OperationKind, item_id: String, quantity: Quantity, reason: &str) -> Result<String, mstore_client::CommitError> {
+    let collection = if till.product(&item_id)?.is_none() && till.inventory_item(&item_id)?.is_some() { StockTarget::Inventory } else { StockTarget::Product };
+    let said = format!("{reason} {quantity} of {item_id}");
+    till.commit(kind(StockAct { collection, item_id, quantity, reason: reason.to_owned() })).await?;
+    Ok(said)
+}
+
+/// Products by text, or one by its id.
+fn find(till: &Client, search: &str) -> Result<Vec<Product>, mstore_client::DbError> {
+    if let Some(product) = till.product(search)? {
+        return Ok(vec![product]);
+    }
+    till.products(&Query { search: search.to_owned(), limit: 20, ..Query::default() })
+}
+
+fn product_lines(products: &[Product]) -> String {
+    if products.is_empty() {
+        return "no such product here".to_owned();
+    }
+    let line = |product: &Product| {
+        let price = product.price.map_or_else(|| "-".to_owned(), |price| price.to_string());
+        let pending = product.stock - product.server_stock;
+        let pending = if pending == Quantity::ZERO { String::new() } else { format!("  ({pending} not sent yet)") };
+        format!("{}  {}  {price}  {}{pending}", product.id, product.stock, product.name)
+    };
+    products.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+async fn dead_lines(till: &Client) -> Result<String, mstore_client::DbError> {
+    let letters = till.dead_letters().await?;
+    if letters.is_empty() {
+        return Ok("no rejected operations".to_owned());
+    }
+    let lines = letters.iter().map(|letter| {
+        let code = letter.code.map_or("", |code| code.as_str());
+        format!("{}  {}  {code}  {}", letter.operation.id, letter.operation.kind.as_str(), letter.detail.as_deref().unwrap_or_default())
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// One line that leaves no staleness unsaid.
+pub(super) fn status_line(status: &Status) -> String {
+    let age = status.staleness_ms(now()).map_or_else(|| "never synced".to_owned(), |ms| format!("as of {:.1} s ago", ms as f64 / 1000.0));
+    let cursor = status.cursor.map_or_else(|| "-".to_owned(), |cursor| cursor.seq.to_string());
+    let code = if let mstore_protocol::DeviceState::Blocked(code) = status.state { format!(": {code}, {}", code.next_step()) } else { String::new() };
+    let oldest = status.oldest_pending.map_or_else(String::new, |at| format!(" (oldest {} s)", (now().as_ms() - at.as_ms()) / 1000));
+    let dead = if status.dead_letters > 0 { format!("   {} rejected: see `dead`", status.dead_letters) } else { String::new() };
+    let refused = if status.upload_refused { "   uploads are refused on their way; everything is kept" } else { "" };
+    format!("{}{code}   {age}   seq {cursor}   queue {}{oldest}{dead}{refused}", status.state.as_str(), status.queue_depth)
+}
+
+fn status_json(status: &Status) -> serde_json::Value {
+    serde_json::json!({
+        "state": status.state.as_str(), "cursor": status.cursor, "staleness_ms": status.staleness_ms(now()), "queue_depth": status.queue_depth,
+        "oldest_pending": status.oldest_pending, "dead_letters": status.dead_letters, "upload_refused": status.upload_refused,
+    })
+}

@@ -1,0 +1,15 @@
+//! Where log lines go: stderr, as text or JSON, so that stdout belongs to the command.
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::failure::Failure;
+
+/// Starts logging; a filter that cannot be parsed is a configuration error.
+pub(crate) fn start(filter: &str, json: bool) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| Failure::usage(format!("log = {filter:?}: {error}")))?;
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
+    // A second start in one process (tests) keeps the first.
+    drop(started);
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! A foreign MQTT client (mosquitto_sub, mosquitto_pub) with a device's credentials: sees its own branch's topics and nothing else, publishes nothing.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use serde_json::Value;
+use support::Server;
+
+struct Subscriber {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Subscriber {
+    /// Subscribes and returns when the broker has answered; the answer's codes.
+    fn start(server: &Server, device: &str, token: &str, topics: &[&str]) -> (Self, String) {
+        let (host, port) = server.mqtt();
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "mosquitto_sub", "-d", "-v", "-q", "1", "-h", &host, "-p", &port, "-i", device, "-u", device, "-P", token]);
+        for topic in topics {
+            command.args(["-t", topic]);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let answer = read_until(&mut lines, |line| line.starts_with("Subscribed") || line.contains("denied") || line.contains("not authorised"));
+        (Self { child, lines }, answer)
+    }
+
+    /// The next message on a topic.
+    fn next(&mut self, topic: &str) -> Value {
+        let line = read_until(&mut self.lines, |line| line.starts_with(&format!("{topic} {{")));
+        serde_json::from_str(line.split_once(' ').unwrap().1).unwrap()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_until(lines: &mut impl BufRead, wanted: impl Fn(&str) -> bool) -> String {
+    let mut seen = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the client ended; it said:\n{seen}");
+        if wanted(&line) {
+            return line;
+        }
+        seen.push_str(&line);
+    }
+}
+
+const OWN: [&str; 4] =
+    ["dev/m1/b1/product/updates", "dev/m1/b1/inventory/updates", "dev/m1/b1/transaction/updates", "dev/m1/b1/sync/head"];
+
+#[test]
+fn sees_the_topics_of_its_own_branch() {
+    if !support::have("mosquitto_sub", "sees_the_topics_of_its_own_branch") {
+        return;
+    }
+    let server = Server::start();
+    server.admin(&["trigger", "shop", "m1/b1"]);
+    let token = server.token("m1/b1", "watcher");
+    let (mut watcher, answer) = Subscriber::start(&server, "watcher", &token, &OWN);
+    assert!(answer.trim_end().ends_with("1, 1, 1, 1"), "{answer}");
+    let head = watcher.next(OWN[3]);
+    assert!(head["digests"]["product"].is_string(), "the head is retained: {head}");
+
+    server.admin(&["trigger", "stock", "m1/b1", "SKU-00003", "-5"]);
+    let frame = watcher.next(OWN[0]);
+    assert_eq!((frame["type"].as_str(), frame["changes"][0]["row"]["stock"].as_str()), (Some("product.stock_updated"), Some("95")), "{frame}");
+
+    let till = server.claim("m1/b1", "till-1");
+    server.till(&server.dir.path().join("till.db"), Some(&till), "sell SKU-00004 2\ndrain\nquit\n");
+    // The frames of one commit come by collection: product before transaction.
+    let (stock, sale) = (watcher.next(OWN[0]), watcher.next(OWN[2]));
+    assert_eq!(stock["changes"][0]["row"]["stock"], "98");
+    assert_eq!((sale["type"].as_str(), &sale["seq"]), (Some("transaction.created"), &stock["seq"]));
+}
+
+#[test]
+fn is_refused_everything_else() {
+    if !support::have("mosquitto_pub", "is_refused_everything_else") {
+        return;
+    }
+    let server = Server::start();
+    server.admin(&["trigger", "shop", "m1/b1"]);
+    server.admin(&["trigger", "shop", "m1/b2"]);
+    let (one, two) = (server.token("m1/b1", "one"), server.token("m1/b2", "two"));
+    for topic in ["dev/m1/b2/product/updates", "dev/m1/b2/sync/head", "dev/m1/b1/#", "#", "$SYS/#", "dev/m1/+/product/updates", "$share/g/dev/m1/b1/product/updates"] {
+        let (_watcher, answer) = Subscriber::start(&server, "one", &one, &[topic]);
+        assert!(answer.contains("128") || answer.contains("denied") || answer.contains("not authorised"), "{topic}: {answer}");
+    }
+    // Another client id with good credentials, a wrong token, no credentials.
+    let (host, port) = server.mqtt();
+    for (id, user, token) in [("two", "one", one.as_str()), ("one", "one", "mst_wrong"), ("one", "nobody", one.as_str())] {
+        let args = ["-h", &host, "-p", &port, "-i", id, "-u", user, "-P", token, "-t", OWN[0], "-C", "1", "-W", "5"];
+        let output = Command::new("mosquitto_sub").args(args).output().unwrap();
+        assert!(!output.status.success(), "{id} as {user} was let in");
+    }
+    // What a device publishes, its will included, reaches nobody.
+    let (mut watcher, _) = Subscriber::start(&server, "two", &two, &["dev/m1/b2/product/updates"]);
+    let forged = r#"{"v":1,"type":"product.stock_updated","forged":true}"#;
+    for topic in ["dev/m1/b2/product/updates", "dev/m1/b1/product/updates", "free/topic"] {
+        let args = ["-h", &host, "-p", &port, "-i", "one", "-u", "one", "-P", &one, "-q", "1", "-r", "-t", topic, "-m", forged];
+        let _ = Command::new("mosquitto_pub").args(args).output().unwrap();
+    }
+    let will = ["-h", &host, "-p", &port, "-i", "one", "-u", "one", "-P", &one, "-t", "x", "-m", "x", "--will-topic", OWN[0], "--will-payload", forged];
+    assert!(!Command::new("mosquitto_pub").args(will).output().unwrap().status.success(), "a will was accepted");
+    server.admin(&["trigger", "stock", "m1/b2", "SKU-00001", "1"]);
+    let next = watcher.next("dev/m1/b2/product/updates");
+    assert!(next.get("forged").is_none(), "{next}");
+}
