@@ -55,7 +55,7 @@ impl EmbeddedBroker {
         let gate = Gate::new(auth);
         let engine = engine::start(config, gate.clone()).await?;
         let addrs = engine.addrs;
-        tracing::info!(tcp = %addrs.tcp, ws = ?addrs.ws, tls = ?addrs.tls, "mqtt broker listening");
+        tracing::info!(tcp = ?addrs.tcp, ws = ?addrs.ws, tls = ?addrs.tls, "mqtt broker listening");
         let sender = Sender::from_admin(Id::from(engine.context.node.id(), "backend".into()));
         Ok(Self {
             running: RwLock::new(Some(Running { context: engine.context, sender })),
@@ -123,7 +123,7 @@ impl Broker for EmbeddedBroker {
         // An error means that the thread is gone, which is what is waited for.
         let _ = self.stopped.clone().wait_for(|stopped| *stopped).await;
         if told {
-            tracing::info!(tcp = %self.addrs.tcp, "mqtt broker stopped");
+            tracing::info!(addrs = ?self.addrs, "mqtt broker stopped");
         }
     }
 }

@@ -125,7 +125,7 @@ async fn a_login_under_way_does_not_outrun_a_revocation() {
     let slow = Arc::new(SlowRegistry { registry: Registry::default(), asked, answers });
     slow.registry.add("devA", "pw-devA", device("devA", scope("prod", "m1", "b1")));
     let broker = EmbeddedBroker::start(EmbeddedConfig::tcp(loopback()), slow.clone()).await.unwrap();
-    let addr = broker.addrs().tcp;
+    let addr = broker.addrs().tcp.unwrap();
     let login = tokio::spawn(async move { Client::login(addr, &Login::of("devA")).await.err() });
     soon("the registry asked", slow.asked.acquire()).await.unwrap().forget();
     slow.registry.revoke("devA");
@@ -252,8 +252,8 @@ async fn it_restarts_on_the_same_addresses_in_the_same_process() {
         let addrs = broker.addrs();
         assert_eq!(*first_addrs.get_or_insert(addrs), addrs);
         (config.tcp, config.ws) = (addrs.tcp, addrs.ws);
-        let mut till = Client::login(addrs.tcp, &Login::of("devA")).await.unwrap();
-        let mut silent = TcpStream::connect(addrs.tcp).await.unwrap();
+        let mut till = Client::login(addrs.tcp.unwrap(), &Login::of("devA")).await.unwrap();
+        let mut silent = TcpStream::connect(addrs.tcp.unwrap()).await.unwrap();
         follows(&mut till, UPDATES).await;
         broker.shutdown().await;
         till.closed().await;

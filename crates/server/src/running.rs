@@ -89,8 +89,8 @@ impl Running {
         self.app.http_addr
     }
 
-    /// Where MQTT is served.
-    pub fn mqtt_addr(&self) -> SocketAddr {
+    /// Where plain MQTT is served, if it is.
+    pub fn mqtt_addr(&self) -> Option<SocketAddr> {
         self.broker_addrs().tcp
     }
 

@@ -18,8 +18,8 @@ pub(super) const PACKET_BYTES_MAX: u32 = FRAME_BYTES_MAX as u32 + PACKET_OVERHEA
 /// Where to listen and within which limits.
 #[derive(Debug, Clone)]
 pub struct EmbeddedConfig {
-    /// Plain MQTT; port 0 takes a free one.
-    pub tcp: SocketAddr,
+    /// Plain MQTT, if wanted; port 0 takes a free one. None where only TLS may be spoken.
+    pub tcp: Option<SocketAddr>,
     /// MQTT over WebSocket, if wanted.
     pub ws: Option<SocketAddr>,
     /// MQTT over TLS, if there is a certificate.
@@ -31,7 +31,7 @@ pub struct EmbeddedConfig {
 impl EmbeddedConfig {
     /// Plain MQTT only, default limits.
     pub fn tcp(tcp: SocketAddr) -> Self {
-        Self { tcp, ws: None, tls: None, limits: BrokerLimits::default() }
+        Self { tcp: Some(tcp), ws: None, tls: None, limits: BrokerLimits::default() }
     }
 }
 
@@ -86,7 +86,7 @@ impl Default for BrokerLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenAddrs {
     /// Plain MQTT.
-    pub tcp: SocketAddr,
+    pub tcp: Option<SocketAddr>,
     /// MQTT over WebSocket.
     pub ws: Option<SocketAddr>,
     /// MQTT over TLS.

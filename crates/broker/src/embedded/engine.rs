@@ -125,8 +125,9 @@ async fn serve(context: ServerContext, listeners: Listeners) {
 
 fn listen(config: &EmbeddedConfig) -> Result<Listeners, StartError> {
     let mut all = Vec::with_capacity(3);
-    let (tcp, tcp_addr) = bind(config, "tcp", config.tcp)?;
-    all.push(tcp);
+    let tcp = config.tcp.map(|addr| bind(config, "tcp", addr)).transpose()?;
+    let tcp_addr = tcp.as_ref().map(|(_, addr)| *addr);
+    all.extend(tcp.map(|(listener, _)| listener));
     let ws = config.ws.map(|addr| bind(config, "ws", addr)).transpose()?;
     let ws_addr = ws.as_ref().map(|(_, addr)| *addr);
     if let Some((listener, addr)) = ws {

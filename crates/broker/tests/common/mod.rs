@@ -110,7 +110,7 @@ impl World {
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.broker.addrs().tcp
+        self.broker.addrs().tcp.unwrap()
     }
 
     /// Logs a known user in, or panics.

@@ -62,7 +62,7 @@ impl Mqtt {
         for part in [device, device, token] {
             text(&mut body, part);
         }
-        let mut mqtt = Self { stream: TcpStream::connect(shop.running.mqtt_addr()).await.unwrap() };
+        let mut mqtt = Self { stream: TcpStream::connect(shop.running.mqtt_addr().unwrap()).await.unwrap() };
         mqtt.stream.write_all(&packet(0x10, &body)).await.unwrap();
         let (kind, body) = mqtt.read().await.unwrap();
         assert_eq!(kind, 0x20);
