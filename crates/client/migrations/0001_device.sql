@@ -42,7 +42,8 @@ CREATE TABLE staging (
   hash       BLOB
 );
 
--- The journal: what this device did. `at` is its clock in milliseconds; `shown` is 1 once the stream contains the effect.
+-- The journal: what this device did. `at` is its clock in milliseconds; `shown` is 1 once the stream contains the effect;
+-- `named` is 1 once a commit has named it, or it was handed in again because none did.
 CREATE TABLE operation (
   device_seq INTEGER PRIMARY KEY,
   id         TEXT NOT NULL UNIQUE,
@@ -50,6 +51,7 @@ CREATE TABLE operation (
   body       TEXT NOT NULL,
   state      TEXT NOT NULL CHECK (state IN ('queued', 'accepted', 'rejected', 'replaced', 'discarded')),
   shown      INTEGER NOT NULL DEFAULT 0,
+  named      INTEGER NOT NULL DEFAULT 0,
   epoch      TEXT,
   seq        INTEGER,
   code       TEXT,

@@ -13,7 +13,7 @@ pub enum Via {
 }
 
 /// Something that became visible on this device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedCommit {
     /// The last commit it contains.
     pub seq: Seq,
@@ -21,6 +21,8 @@ pub struct AppliedCommit {
     pub at: Option<Timestamp>,
     /// This device's time when it was on disk and visible.
     pub applied_at: Timestamp,
+    /// The same on the monotonic clock, for measuring finer than milliseconds.
+    pub applied_instant: std::time::Instant,
     /// Rows put, patched or deleted.
     pub changes: u64,
     /// How it came.

@@ -66,7 +66,10 @@ impl UploadQueue {
 
     /// A new operation; a waiting retry of others does not hold it up unless the server asked for patience.
     pub(crate) fn add(&mut self, operation: QueuedOperation) {
-        self.waiting.push_back(operation);
+        let held = |other: &QueuedOperation| other.id == operation.id;
+        if !self.waiting.iter().chain(self.in_flight.iter().flatten()).any(held) {
+            self.waiting.push_back(operation);
+        }
     }
 
     /// Operations that wait again, of which some may be waiting still.

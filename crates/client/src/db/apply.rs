@@ -24,12 +24,14 @@ pub(crate) enum ApplyError {
 pub(crate) struct Applied {
     /// Rows put, patched or deleted.
     pub(crate) changes: u64,
+    /// Operations may wait for a verdict again: look at the queue.
+    pub(crate) requeued: bool,
 }
 
 impl LocalDb {
     /// Shows commits, each of which follows the one before.
     pub(crate) fn apply(&mut self, commits: &[ReadyCommit]) -> Result<Applied, ApplyError> {
-        let Some(last) = commits.last() else { return Ok(Applied { changes: 0 }) };
+        let Some(last) = commits.last() else { return Ok(Applied { changes: 0, requeued: false }) };
         let mut digests = self.digests.clone();
         let watched = self.unshown > 0;
         let changes = Self::transaction(&self.conn, |conn| {
@@ -49,7 +51,7 @@ impl LocalDb {
             Ok::<_, ApplyError>(changes)
         })?;
         self.shown_now(last.cursor, digests)?;
-        Ok(Applied { changes })
+        Ok(Applied { changes, requeued: watched && self.has_requeued()? })
     }
 
     /// After a transaction that showed something.
@@ -124,14 +126,16 @@ pub(super) fn delete_row(conn: &Connection, collection: &Collection, id: &str, d
 }
 
 /// Operations that the stream contains from here on no longer count as pending: those it names, and those whose commit it has passed.
+/// One whose commit went by without naming it waits for a verdict again, once: the server may have lost it, and resending is safe.
 pub(super) fn leave_overlay<'a>(conn: &Connection, cursor: Cursor, ops: impl Iterator<Item = &'a OperationId>) -> rusqlite::Result<()> {
-    let mut shown = Vec::new();
-    let mut name = conn.prepare_cached("UPDATE operation SET shown = 1 WHERE id = ?1 AND shown = 0 RETURNING device_seq")?;
+    let mut shown: Vec<i64> = Vec::new();
+    let mut name = conn.prepare_cached("UPDATE operation SET shown = 1, named = 1 WHERE id = ?1 AND named = 0 RETURNING device_seq")?;
     for id in ops {
         shown.extend(name.query_row([id.to_string()], |row| row.get::<_, i64>(0)).optional()?);
     }
     let mut pass = conn.prepare_cached(
-        "UPDATE operation SET shown = 1 WHERE state = 'accepted' AND shown = 0 AND epoch = ?1 AND seq <= ?2 RETURNING device_seq",
+        "UPDATE operation SET shown = 1, named = 1, state = CASE named WHEN 0 THEN 'queued' ELSE state END
+         WHERE state = 'accepted' AND shown = 0 AND epoch = ?1 AND seq <= ?2 RETURNING device_seq",
     )?;
     for device_seq in pass.query_map(params![cursor.epoch.to_string(), cursor.seq], |row| row.get::<_, i64>(0))? {
         shown.push(device_seq?);

@@ -89,6 +89,12 @@ impl LocalDb {
         self.queue()
     }
 
+    /// Whether an operation that had its verdict waits for one again.
+    pub(super) fn has_requeued(&self) -> rusqlite::Result<bool> {
+        let mut find = self.conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM operation WHERE state = 'queued' AND seq IS NOT NULL)")?;
+        find.query_row([], |row| row.get(0))
+    }
+
     fn queued(&self, sql: &str) -> Result<Vec<QueuedOperation>, DbError> {
         let mut read = self.conn.prepare_cached(sql)?;
         let rows = read.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
@@ -106,8 +112,8 @@ impl LocalDb {
         ids.iter().map(|id| Ok(read.query_row([id.to_string()], |row| row.get(0))?)).collect()
     }
 
-    /// Writes verdicts down. An accepted operation stays in the overlay until its commit is shown; a rejected one leaves it now.
-    pub(crate) fn settle(&mut self, verdicts: &[Verdict]) -> Result<(), DbError> {
+    /// Writes verdicts down; true when some operation waits for one again. An accepted operation stays in the overlay until its commit is shown; a rejected one leaves it now.
+    pub(crate) fn settle(&mut self, verdicts: &[Verdict]) -> Result<bool, DbError> {
         let cursor = self.cursor;
         Self::transaction(&self.conn, |conn| {
             for verdict in verdicts {
@@ -138,7 +144,7 @@ impl LocalDb {
             Ok::<_, DbError>(())
         })?;
         self.unshown = count_unshown(&self.conn)?;
-        Ok(())
+        Ok(self.has_requeued()?)
     }
 
     /// Rejected operations that nobody has looked after.

@@ -41,7 +41,7 @@ impl LocalDb {
             Ok::<_, DbError>(changes)
         })?;
         self.shown_now(to, digests)?;
-        Ok(Applied { changes })
+        Ok(Applied { changes, requeued: watched && self.has_requeued()? })
     }
 
     /// Writes staged rows to the staging table, so that they outlive this process or need no memory.

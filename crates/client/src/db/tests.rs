@@ -163,7 +163,10 @@ fn an_operation_leaves_the_overlay_whichever_comes_first_stream_or_verdict() {
     till.db.apply(&[commit(3, &[], r#"{"op":"patch","id":"tea","row":{"stock":"38"}}"#)]).unwrap();
     till.verdict(passed, VerdictStatus::Duplicate, Some(3));
     assert_eq!(till.stock(), "38 of 38", "its commit had been shown before the verdict");
-    assert_eq!(till.db.queue().unwrap().len(), 1);
+    let waiting: Vec<_> = till.db.queue().unwrap().iter().map(|operation| operation.id).collect();
+    assert_eq!(waiting, [named, passed], "the second was promised for a commit that did not name it: handed in once more");
+    till.verdict(passed, VerdictStatus::Duplicate, Some(3));
+    assert_eq!(till.db.queue().unwrap().len(), 1, "and only once");
 }
 
 #[test]
@@ -279,7 +282,8 @@ fn a_range_is_repaired_even_when_text_and_sum_were_altered() {
 fn accepted_operations_wait_again_when_the_server_was_renumbered_and_old_ones_are_forgotten() {
     let mut till = Till::with_tea("41");
     let sale = till.sell(1, "2");
-    till.verdict(sale, VerdictStatus::Accepted, Some(1));
+    till.db.apply(&[commit(2, &[sale], &tea("41"))]).unwrap();
+    till.verdict(sale, VerdictStatus::Accepted, Some(2));
     assert!(till.db.queue().unwrap().is_empty());
     let queue = till.db.requeue(Timestamp::from_ms(2_000)).unwrap();
     assert_eq!(queue.iter().map(|operation| operation.id).collect::<Vec<_>>(), [sale]);

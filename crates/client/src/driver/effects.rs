@@ -65,7 +65,8 @@ impl Driver {
             .await;
         self.dirty = true;
         match result {
-            Ok(_) => {
+            Ok(applied) => {
+                self.requeue_again(applied.requeued).await;
                 let cursor = commits.last().expect("it was not empty").cursor;
                 for commit in &commits {
                     self.count_frames(commit);
@@ -99,6 +100,7 @@ impl Driver {
             seq: commit.cursor.seq,
             at: Some(commit.at),
             applied_at: now,
+            applied_instant: std::time::Instant::now(),
             changes,
             via: Via::Mqtt,
             is_fallback: false,
@@ -134,7 +136,8 @@ impl Driver {
             .await;
         self.dirty = true;
         match result {
-            Ok(Applied { changes }) => {
+            Ok(Applied { changes, requeued }) => {
+                self.requeue_again(requeued).await;
                 self.count_answer(to, changes, is_fallback);
                 self.inputs.push_back(Input::Applied { cursor: to, digests: state.1 });
             }
@@ -158,7 +161,16 @@ impl Driver {
             stats.changes_http += changes;
             stats.changes_fallback += if is_fallback { changes } else { 0 };
         }
-        let commit = AppliedCommit { seq: to.seq, at: None, applied_at: now, changes, via: Via::Http, is_fallback, cursor: to };
+        let commit = AppliedCommit {
+            seq: to.seq,
+            at: None,
+            applied_at: now,
+            applied_instant: std::time::Instant::now(),
+            changes,
+            via: Via::Http,
+            is_fallback,
+            cursor: to,
+        };
         // Nobody may be listening.
         let _ = self.shared.applied.send(commit);
     }
@@ -260,9 +272,22 @@ impl Driver {
             })
             .await;
         self.dead_letters = dead_letters.unwrap_or(self.dead_letters);
-        if let Err(error) = result {
+        match result {
+            Ok(requeued) => self.requeue_again(requeued).await,
             // They are queued on disk still: asked again after the next start, and answered as duplicates.
-            tracing::error!(device = %self.enrolment.device_id, %error, "verdicts could not be written down");
+            Err(error) => tracing::error!(device = %self.enrolment.device_id, %error, "verdicts could not be written down"),
+        }
+    }
+
+    /// Operations whose commit went by without naming them wait again.
+    async fn requeue_again(&mut self, requeued: bool) {
+        if !requeued {
+            return;
+        }
+        tracing::warn!(device = %self.enrolment.device_id, branch = %self.enrolment.branch, "accepted operations were not in their commit; handing them in again");
+        match self.with_db(false, |db| db.queue()).await {
+            Ok(queue) => self.inputs.push_back(Input::Requeued(queue)),
+            Err(error) => tracing::error!(device = %self.enrolment.device_id, %error, "the queue could not be read"),
         }
     }
 

@@ -43,9 +43,9 @@ impl Session {
         }
     }
 
-    /// A repair waits for the cursor to be exactly where its rows are.
+    /// A repair waits for the cursor to be exactly where its rows are; doubt waits for the server.
     fn may_advance(&self, cursor: Cursor) -> bool {
-        !self.repair.holds_at(cursor)
+        !self.in_doubt && !self.repair.holds_at(cursor)
     }
 
     fn hand_out(&mut self, now: Moment, commit: ReadyCommit) {
@@ -117,6 +117,7 @@ impl Session {
         let other_epoch = self.cursor.is_some_and(|cursor| cursor.epoch != epoch);
         let asked = self.asked_about.is_some_and(|(asked, at)| asked == epoch && (at == seq || other_epoch));
         if !asked {
+            self.in_doubt |= !other_epoch;
             self.asked_about = Some((epoch, seq));
             let due = now + self.dice.up_to(self.config.return_spread_ms);
             self.want(due, Reason::Renumbered, None);

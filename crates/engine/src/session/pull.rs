@@ -1,6 +1,8 @@
 //! Asking `/changes`: exactly one call at a time, for one reason, at a moment that a crowd does not share.
 
-use mstore_protocol::{Code, Cursor, Head};
+use std::collections::BTreeMap;
+
+use mstore_protocol::{Code, Collection, Cursor, Digest, Head};
 
 use super::Session;
 use crate::{
@@ -16,6 +18,8 @@ const REFUSED_BASE_MS: u64 = 10_000;
 const REFUSED_CAP_MS: u64 = 300_000;
 /// How long the first call waits for MQTT, so that nothing is missed between the two.
 const CONNECT_PATIENCE_MS: u64 = 2_000;
+
+type Digests = BTreeMap<Collection, Digest>;
 
 /// A call that is due at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +149,12 @@ impl Pull {
     }
 }
 
+/// Whether all digests are equal; a collection that is not named is empty.
+fn same_digests(a: &Digests, b: &Digests) -> bool {
+    let covers = |a: &Digests, b: &Digests| a.iter().all(|(collection, digest)| b.get(collection).copied().unwrap_or_default() == *digest);
+    covers(a, b) && covers(b, a)
+}
+
 impl Session {
     /// Notes that a call is wanted. A pull that the head spreads over time is not overtaken by a gap that it will fill.
     pub(super) fn want(&mut self, due: Moment, reason: Reason, until_seq: Option<u64>) {
@@ -259,19 +269,14 @@ impl Session {
     }
 
     fn reached(&mut self) {
+        self.in_doubt = false;
         self.pull.retry.reset();
         self.pull.slow.reset();
         self.pull.unreachable = false;
         self.pull.blocked = None;
     }
 
-    fn complete(
-        &mut self,
-        now: Moment,
-        ask: &Ask,
-        to: Cursor,
-        digests: std::collections::BTreeMap<mstore_protocol::Collection, mstore_protocol::Digest>,
-    ) {
+    fn complete(&mut self, now: Moment, ask: &Ask, to: Cursor, digests: Digests) {
         self.pull.resume = None;
         let snapshot = self.pull.staged_is_snapshot;
         let behind = self.cursor.is_some_and(|cursor| cursor.epoch == to.epoch && to.seq < cursor.seq);
@@ -343,10 +348,9 @@ impl Session {
             Err(fault) => return self.failed(now, Reason::Renumbered, fault),
         };
         self.reached();
-        let same_rows = self
-            .shown
-            .as_ref()
-            .is_some_and(|(cursor, digests)| self.cursor == Some(*cursor) && cursor.epoch != head.epoch && *digests == head.digests);
+        let same_rows = self.shown.as_ref().is_some_and(|(cursor, digests)| {
+            self.cursor == Some(*cursor) && cursor.epoch != head.epoch && same_digests(digests, &head.digests)
+        });
         if !same_rows {
             self.pull.forced_snapshot = true;
             return self.want(now, Reason::Renumbered, None);
