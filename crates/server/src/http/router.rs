@@ -108,6 +108,20 @@ mod tests {
             .sum()
     }
 
+    #[tokio::test]
+    async fn a_panic_is_a_problem_that_hides_its_text() {
+        async fn boom() -> &'static str {
+            panic!("secret text")
+        }
+        let router: Router = Router::new().route("/", axum::routing::get(boom)).layer(CatchPanicLayer::custom(panicked));
+        let answer = tower::ServiceExt::oneshot(router, Request::new(axum::body::Body::empty())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+        let problem: mstore_protocol::Problem = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem.code, Code::Internal);
+        assert!(!problem.detail.contains("secret"));
+    }
+
     #[test]
     fn the_document_names_what_it_refers_to() {
         let text = document().to_json().unwrap();
