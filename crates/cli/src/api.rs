@@ -34,7 +34,7 @@ impl AdminApi {
             Ok(token) => token,
             Err(_) => std::fs::read_to_string(&args.admin_token_file).map_err(|error| {
                 Failure::usage(format!("the admin token file {} cannot be read: {error}", args.admin_token_file.display()))
-                    .next("give --admin-token-file DATA_DIR/admin-token, or set MSTORE_ADMIN_TOKEN")
+                    .next("give --admin-token-file DATA_DIR/admin.token, or set MSTORE_ADMIN_TOKEN")
             })?,
         };
         Self::new(&args.server, &token)

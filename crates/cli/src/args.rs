@@ -133,7 +133,7 @@ pub(crate) struct AdminArgs {
     #[arg(long, env = "MSTORE_SERVER", default_value = "http://127.0.0.1:8080")]
     pub(crate) server: String,
     /// File with the admin token; MSTORE_ADMIN_TOKEN wins over it.
-    #[arg(long, env = "MSTORE_ADMIN_TOKEN_FILE", default_value = "./mstore-data/admin-token")]
+    #[arg(long, env = "MSTORE_ADMIN_TOKEN_FILE", default_value = "./mstore-data/admin.token")]
     pub(crate) admin_token_file: PathBuf,
 }
 

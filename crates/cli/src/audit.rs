@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mstore_protocol::{BranchKey, ChangeLine, ChangesEnd, ChangesFirst, Collection, Cursor, DeviceId, Digest, Enrolment, Head, LineOp, Row};
+use mstore_protocol::{BranchKey, ChangeLine, ChangesEnd, ChangesFirst, Collection, Cursor, DeviceId, Digest, Enrolment, Head, LineOp, Row, Seq};
 use serde_json::json;
 
 use crate::{
@@ -18,6 +18,8 @@ pub(crate) type Rows = BTreeMap<(Collection, String), String>;
 #[derive(Debug, Default)]
 pub(crate) struct ServerCopy {
     pub(crate) rows: Rows,
+    /// The commit that last changed each row.
+    pub(crate) seqs: BTreeMap<(Collection, String), Seq>,
     pub(crate) digests: BTreeMap<Collection, Digest>,
     pub(crate) cursor: Option<Cursor>,
     /// Body bytes of the first, full answer as they came over the wire.
@@ -116,6 +118,7 @@ fn apply(copy: &mut ServerCopy, text: &[u8]) -> Result<(), String> {
             LineOp::Put => {
                 let raw = line.row.ok_or("a put without a row")?;
                 let row = Row::parse(raw.get()).map_err(|error| error.to_string())?;
+                copy.seqs.insert(place.clone(), line.seq);
                 copy.rows.insert(place, row.as_str().to_owned());
             }
         }

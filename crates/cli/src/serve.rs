@@ -1,6 +1,6 @@
 //! `serve`: the server with its configuration, its data directory and its listeners; prints every URL and what to try next.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path};
 
 use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
 use mstore_server::{DataDir, Running, Server, ServerConfig, StartError, system_clock};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use mstore_protocol::{BranchKey, Collection, Enrolment};
+use mstore_protocol::{BranchKey, Collection, Cursor, Enrolment};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
@@ -49,30 +49,38 @@ fn till_state(till: &Value) -> Value {
 
 /// A till's file against what the server would give it now; the file is only read.
 async fn compare(api: &AdminApi, server: &str, path: &Path) -> Result<Value, Failure> {
-    let (key, rows) = read_till(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let (key, cursor, rows) = read_till(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
     let auditor = Auditor::enrol(api, server, &key).await?;
     let copy = auditor.read().await?;
     auditor.leave(api).await?;
-    let differences = differences(&copy.rows, &rows, DIFFERENCES_SHOWN);
+    // A till that is behind is not wrong: what changed since its cursor is left out on both sides.
+    let (had, now) = (cursor.map_or(0, |cursor| cursor.seq), copy.cursor.map_or(0, |cursor| cursor.seq));
+    let is_behind = cursor != copy.cursor;
+    let unchanged: Rows = copy.rows.iter().filter(|(place, _)| !is_behind || copy.seqs.get(*place).is_some_and(|seq| *seq <= had)).map(|(place, text)| (place.clone(), text.clone())).collect();
+    let held: Rows = rows.iter().filter(|(place, _)| !is_behind || unchanged.contains_key(*place)).map(|(place, text)| (place.clone(), text.clone())).collect();
+    let differences = differences(&unchanged, &held, DIFFERENCES_SHOWN);
     let digests_fit = digests_of(&copy.rows).iter().all(|(collection, digest)| copy.digests.get(collection) == Some(digest));
-    Ok(json!({ "file": path.display().to_string(), "branch": key.to_string(), "rows": rows.len(), "equal": differences.is_empty() && digests_fit, "differences": differences }))
+    Ok(json!({ "file": path.display().to_string(), "branch": key.to_string(), "rows": rows.len(), "behind": now.saturating_sub(had), "equal": differences.is_empty() && digests_fit, "differences": differences }))
 }
 
-fn read_till(path: &Path) -> Result<(BranchKey, Rows), String> {
-    let read = || -> rusqlite::Result<(String, Vec<(String, String, String)>)> {
+fn read_till(path: &Path) -> Result<(BranchKey, Option<Cursor>, Rows), String> {
+    type Raw = (String, Option<String>, Vec<(String, String, String)>);
+    let read = || -> rusqlite::Result<Raw> {
         let sql = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let enrolment = sql.query_row("SELECT value FROM state WHERE name = 'enrolment'", [], |row| row.get(0))?;
+        let cursor = sql.query_row("SELECT cursor FROM position", [], |row| row.get(0))?;
         let mut rows = sql.prepare("SELECT collection, id, body FROM row")?;
         let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect::<Result<_, _>>()?;
-        Ok((enrolment, rows))
+        Ok((enrolment, cursor, rows))
     };
-    let (enrolment, rows) = read().map_err(|error| format!("not a till's database: {error}"))?;
+    let (enrolment, cursor, rows) = read().map_err(|error| format!("not a till's database: {error}"))?;
     let enrolment: Enrolment = serde_json::from_str(&enrolment).map_err(|error| format!("not a till's database: {error}"))?;
     let mut all: Rows = BTreeMap::new();
     for (collection, id, body) in rows {
         all.insert((Collection::parse(&collection).map_err(|error| error.to_string())?, id), body);
     }
-    Ok((BranchKey { merchant: enrolment.merchant, branch: enrolment.branch }, all))
+    let cursor = cursor.map(|raw| Cursor::parse(&raw)).transpose().map_err(|error| error.to_string())?;
+    Ok((BranchKey { merchant: enrolment.merchant, branch: enrolment.branch }, cursor, all))
 }
 
 #[allow(clippy::print_stdout)]
@@ -86,7 +94,8 @@ fn show(sweep: &Value, tills: &[Value], databases: &[Value]) {
     }
     for database in databases {
         let verdict = if database["equal"] == true { "equal" } else { "DIFFERS" };
-        println!("{}: {} rows of {}: {verdict}", text(&database["file"]), database["rows"], text(&database["branch"]));
+        let behind = if database["behind"] == 0 { String::new() } else { format!(", {} commits behind", database["behind"]) };
+        println!("{}: {} rows of {}: {verdict}{behind}", text(&database["file"]), database["rows"], text(&database["branch"]));
         for difference in database["differences"].as_array().into_iter().flatten() {
             println!("  {}", text(difference));
         }

@@ -52,7 +52,7 @@ pub(crate) struct Latency {
     pub(crate) max: f64,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct Publish {
     pub(crate) attempted: u64,
     pub(crate) acknowledged: u64,
@@ -69,6 +69,19 @@ pub(crate) struct Bytes {
     pub(crate) http: u64,
     /// A full snapshot for every till at every 300 s of shop time, compressed as ours is.
     pub(crate) full_polling_would_be: u64,
+}
+
+impl Publish {
+    /// With the rate that follows.
+    pub(crate) fn of(attempted: u64, acknowledged: u64) -> Self {
+        let success_rate = if attempted == 0 { 1.0 } else { acknowledged as f64 / attempted as f64 };
+        Self { attempted, acknowledged, success_rate }
+    }
+
+    /// Both counts together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self::of(self.attempted + other.attempted, self.acknowledged + other.acknowledged)
+    }
 }
 
 impl Figures {

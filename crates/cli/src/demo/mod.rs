@@ -58,7 +58,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
     let (api, ready) = (backend.admin()?, backend.ready());
     shop.backend = Some(backend);
     let verdict = verdict::judge(&shop, &api, &ready.http, SETTLE_WITHIN).await?;
-    let published = published(&api).await?;
+    let published = published(&api).await?.and(shop.published_before);
     let figures = figures(&shop, verdict, published, sizes.p50(), shop_seconds, started.elapsed());
     if args.json {
         println!("{}", serde_json::to_string(&figures).map_err(|error| Failure::check(error.to_string()))?);
@@ -82,7 +82,7 @@ async fn set_up(args: &DemoArgs, data: Dataset, dir: &Path, progress: &Progress)
     progress.say(&format!("{}", data.source));
     progress.say(&format!("server {}   mqtt {}   ws {}", ready.http, ready.mqtt, ready.ws));
     let api = backend.admin()?;
-    let mut shop = Shop { backend: Some(backend), data, merchant, branches, tills: Vec::new(), truth: Truth::default(), seed: args.seed };
+    let mut shop = Shop { backend: Some(backend), data, merchant, branches, tills: Vec::new(), truth: Truth::default(), published_before: Publish::default(), seed: args.seed };
     shop.furnish(args.seconds.saturating_mul(args.speed)).await?;
     for n in 0..args.devices {
         let key = shop.branches[n as usize % shop.branches.len()].clone();
@@ -94,15 +94,15 @@ async fn set_up(args: &DemoArgs, data: Dataset, dir: &Path, progress: &Progress)
     Ok(shop)
 }
 
-/// Frames attempted and acknowledged, as the server counts them; restarts of the process start the count anew.
-async fn published(api: &crate::api::AdminApi) -> Result<Publish, Failure> {
+/// Frames attempted and acknowledged, as the server has counted them since its process started.
+pub(crate) async fn published(api: &crate::api::AdminApi) -> Result<Publish, Failure> {
     let metrics = api.stream("/metrics").await?.text().await.map_err(|error| Failure::unavailable(error.to_string()))?;
     let sum = |name: &str| -> u64 {
         let lines = metrics.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map(|value| value as u64).sum()
     };
-    let (attempted, acknowledged) = (sum("mstore_publish_attempts_total"), sum("mstore_publish_acknowledged_total"));
-    Ok(Publish { attempted, acknowledged, success_rate: if attempted == 0 { 1.0 } else { acknowledged as f64 / attempted as f64 } })
+    let (attempted, acknowledged) = (sum("mstore_publish_attempted_total"), sum("mstore_publish_acknowledged_total"));
+    Ok(Publish::of(attempted, acknowledged))
 }
 
 fn figures(shop: &Shop, verdict: Verdict, publish: Publish, per_update_p50: u64, shop_seconds: u64, took: Duration) -> Figures {

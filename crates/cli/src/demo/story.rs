@@ -10,7 +10,9 @@ use crate::{
     data::{Dataset, keyed_hash},
     demo::{
         backend::Backend,
+        figures::Publish,
         progress::Progress,
+        published,
         till::{Till, money},
         truth::Truth,
     },
@@ -57,6 +59,8 @@ pub(crate) struct Shop {
     pub(crate) branches: Vec<BranchKey>,
     pub(crate) tills: Vec<Till>,
     pub(crate) truth: Truth,
+    /// Counted by a server process that was killed since.
+    pub(crate) published_before: Publish,
     pub(crate) seed: u64,
 }
 
@@ -155,6 +159,9 @@ impl Shop {
             Scene::FirstTillsReturn => self.set_online(0, true).await,
             Scene::BulkPriceImport => self.writer()?.products(&self.merchant, &catalogue(&self.data, 105)?).await,
             Scene::Disruption => {
+                if matches!(self.backend(), Backend::Process(_)) {
+                    self.published_before = published(&self.admin()?).await?;
+                }
                 let backend = self.backend.take().expect("put back below");
                 self.backend = Some(backend.disrupt(data_dir).await?);
                 Ok(())
