@@ -46,7 +46,8 @@ impl AdminApi {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|error| {
-            Failure::unavailable(format!("no answer from {}: {}", self.base, root_cause(&error))).next("is it running? start it: mstore-sync serve")
+            Failure::unavailable(format!("no answer from {}: {}", self.base, root_cause(&error)))
+                .next("is it running? start it: mstore-sync serve")
         })?;
         if response.status().is_success() {
             return Ok(response);

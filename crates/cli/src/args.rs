@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Keeps a shop's tills true: changes in milliseconds, sales exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "mstore-sync", version, about, after_help = "Exit codes: 0 ok, 1 a check failed, 2 usage or configuration, 3 something needed is unavailable.")]
+#[command(
+    name = "mstore-sync",
+    version,
+    about,
+    after_help = "Exit codes: 0 ok, 1 a check failed, 2 usage or configuration, 3 something needed is unavailable."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use mstore_protocol::{BranchKey, ChangeLine, ChangesEnd, ChangesFirst, Collection, Cursor, DeviceId, Digest, Enrolment, Head, LineOp, Row, Seq};
+use mstore_protocol::{
+    BranchKey, ChangeLine, ChangesEnd, ChangesFirst, Collection, Cursor, DeviceId, Digest, Enrolment, Head, LineOp, Row, Seq,
+};
 use serde_json::json;
 
-use crate::{
-    api::AdminApi,
-    failure::Failure,
-    shop::new_id,
-};
+use crate::{api::AdminApi, failure::Failure, shop::new_id};
 
 /// Canonical texts by collection and id.
 pub(crate) type Rows = BTreeMap<(Collection, String), String>;
@@ -39,7 +37,9 @@ impl Auditor {
     /// Enrols a device of its own.
     pub(crate) async fn enrol(api: &AdminApi, base: &str, key: &BranchKey) -> Result<Self, Failure> {
         let name = format!("auditor-{}", new_id());
-        let claim = api.post("/v1/admin/devices", &json!({ "merchant": key.merchant, "branch": key.branch, "device_id": name, "name": "auditor" })).await?;
+        let claim = api
+            .post("/v1/admin/devices", &json!({ "merchant": key.merchant, "branch": key.branch, "device_id": name, "name": "auditor" }))
+            .await?;
         let answer = api.post("/v1/devices/enrol", &json!({ "code": claim["code"], "nonce": name })).await?;
         let enrolment: Enrolment = serde_json::from_value(answer).map_err(|error| Failure::unavailable(format!("enrolment: {error}")))?;
         let http = reqwest::Client::builder().build().map_err(|error| Failure::unavailable(error.to_string()))?;
@@ -98,7 +98,8 @@ fn unpack(body: &[u8]) -> Result<Vec<u8>, Failure> {
 
 fn apply(copy: &mut ServerCopy, text: &[u8]) -> Result<(), String> {
     let mut lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let first: ChangesFirst = lines.next().ok_or("no first line").and_then(|line| serde_json::from_slice(line).map_err(|_| "a first line that is none"))?;
+    let first: ChangesFirst =
+        lines.next().ok_or("no first line").and_then(|line| serde_json::from_slice(line).map_err(|_| "a first line that is none"))?;
     let mut count = 0;
     let mut end: Option<ChangesEnd> = None;
     for line in lines {
@@ -144,7 +145,8 @@ pub(crate) fn digests_of(rows: &Rows) -> BTreeMap<Collection, Digest> {
 
 /// How two sets of rows differ, for people, at most `most` of them.
 pub(crate) fn differences(server: &Rows, till: &Rows, most: usize) -> Vec<String> {
-    let missing = server.iter().filter(|(place, _)| !till.contains_key(*place)).map(|((c, id), _)| format!("{c} {id} is missing on the till"));
+    let missing =
+        server.iter().filter(|(place, _)| !till.contains_key(*place)).map(|((c, id), _)| format!("{c} {id} is missing on the till"));
     let extra = till.keys().filter(|place| !server.contains_key(*place)).map(|(c, id)| format!("{c} {id} is on the till only"));
     let other = server
         .iter()
@@ -165,7 +167,10 @@ mod tests {
     #[test]
     fn every_kind_of_difference_shows() {
         let (server, till) = (rows(&[("a", "1"), ("b", "2"), ("c", "3")]), rows(&[("b", "2"), ("c", "4"), ("d", "5")]));
-        assert_eq!(differences(&server, &till, 10), ["product a is missing on the till", "product d is on the till only", "product c: server 3, till 4"]);
+        assert_eq!(
+            differences(&server, &till, 10),
+            ["product a is missing on the till", "product d is on the till only", "product c: server 3, till 4"]
+        );
         assert!(differences(&server, &server, 10).is_empty());
         assert_ne!(digests_of(&server), digests_of(&till));
     }

@@ -88,7 +88,8 @@ impl RawConfig {
     }
 
     fn wrong(&self, key: &'static str, why: impl std::fmt::Display) -> Failure {
-        Failure::usage(format!("{key} (from {}): {why}", self.0[key].from)).next("mstore-sync serve --print-config shows every value and its source")
+        Failure::usage(format!("{key} (from {}): {why}", self.0[key].from))
+            .next("mstore-sync serve --print-config shows every value and its source")
     }
 
     /// Checks every value.
@@ -202,7 +203,9 @@ mod tests {
     fn flags_win_over_environment_over_file_over_default() {
         let mut args = with_file("env = \"staging\"\nlisten = \"127.0.0.1:1\"\nlog = \"debug\"\n");
         args.listen = Some("127.0.0.1:3".into());
-        let env = |name: &str| (name == "MSTORE_LISTEN" || name == "MSTORE_ENV").then(|| if name == "MSTORE_ENV" { "qa".into() } else { "127.0.0.1:2".into() });
+        let env = |name: &str| {
+            (name == "MSTORE_LISTEN" || name == "MSTORE_ENV").then(|| if name == "MSTORE_ENV" { "qa".into() } else { "127.0.0.1:2".into() })
+        };
         let raw = RawConfig::merge(&args, env).unwrap();
         let config = raw.check().unwrap();
         assert_eq!(config.listen.port(), 3);
@@ -223,7 +226,14 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused() {
-        for text in ["listen = \"8080\"", "env = \"a/b\"", "log_format = \"xml\"", "tls_cert = \"a.pem\"", "database = \"postgres://x\"", "broker = \"mqtt://x\""] {
+        for text in [
+            "listen = \"8080\"",
+            "env = \"a/b\"",
+            "log_format = \"xml\"",
+            "tls_cert = \"a.pem\"",
+            "database = \"postgres://x\"",
+            "broker = \"mqtt://x\"",
+        ] {
             let raw = RawConfig::merge(&with_file(text), |_| None).unwrap();
             assert!(raw.check().is_err(), "{text}");
         }

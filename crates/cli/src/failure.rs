@@ -64,7 +64,12 @@ pub(crate) fn explain(raw: &str) -> Result<(), Failure> {
         let all = Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>().join(", ");
         return Err(Failure::usage(format!("{raw} is not a code")).next(format!("one of {all}")));
     };
-    println!("{code}\n  {}\n  HTTP {}, {}", code.title(), code.http_status(), if code.is_retryable() { "worth trying again" } else { "not worth trying again as it is" });
+    println!(
+        "{code}\n  {}\n  HTTP {}, {}",
+        code.title(),
+        code.http_status(),
+        if code.is_retryable() { "worth trying again" } else { "not worth trying again as it is" }
+    );
     println!("  next: {}", code.next_step());
     Ok(())
 }

@@ -9,7 +9,8 @@ use crate::failure::Failure;
 /// Starts logging; a filter that cannot be parsed is a configuration error.
 pub(crate) fn start(filter: &str, json: bool) -> Result<(), Failure> {
     // The MQTT library logs whole packets below this level, credentials among them.
-    let filter = EnvFilter::try_new(format!("{filter},rmqtt=warn,rmqtt_net=warn,rmqtt_codec=warn")).map_err(|error| Failure::usage(format!("log = {filter:?}: {error}")))?;
+    let filter = EnvFilter::try_new(format!("{filter},rmqtt=warn,rmqtt_net=warn,rmqtt_codec=warn"))
+        .map_err(|error| Failure::usage(format!("log = {filter:?}: {error}")))?;
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let started = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
     // A second start in one process (tests) keeps the first.

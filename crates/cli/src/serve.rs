@@ -61,7 +61,8 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
 
 async fn bind(name: &str, addr: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(addr).await.map_err(|error| {
-        Failure::unavailable(format!("{name} {addr}: {error}")).next(format!("stop what listens there, or choose another address with --{name}"))
+        Failure::unavailable(format!("{name} {addr}: {error}"))
+            .next(format!("stop what listens there, or choose another address with --{name}"))
     })
 }
 

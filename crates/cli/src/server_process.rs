@@ -56,7 +56,8 @@ impl ServerProcess {
         let Ok(Ok(Some(line))) = first else {
             return Err(Failure::unavailable("the server process ended or hung before it was ready"));
         };
-        let ready = serde_json::from_str(&line).map_err(|error| Failure::unavailable(format!("the server process said {line:?}: {error}")))?;
+        let ready =
+            serde_json::from_str(&line).map_err(|error| Failure::unavailable(format!("the server process said {line:?}: {error}")))?;
         Ok(Self { child, ready })
     }
 

@@ -5,7 +5,10 @@ use mstore_store::{InventoryItem, Merchant, MoveKind, Product, RecipeLine, Stock
 use rand::Rng as _;
 use serde_json::json;
 
-use crate::{api::{AdminApi, encode}, failure::Failure};
+use crate::{
+    api::{AdminApi, encode},
+    failure::Failure,
+};
 
 /// Products, movements or items per request.
 const CHUNK: usize = 1_000;

@@ -3,12 +3,7 @@
 use futures_util::StreamExt as _;
 use serde_json::Value;
 
-use crate::{
-    api::AdminApi,
-    args::TailArgs,
-    failure::Failure,
-    shop::branch_key,
-};
+use crate::{api::AdminApi, args::TailArgs, failure::Failure, shop::branch_key};
 
 pub(crate) async fn run(args: TailArgs) -> Result<(), Failure> {
     let mut path = "/v1/admin/tail".to_owned();
@@ -72,7 +67,12 @@ fn show(args: &TailArgs, message: &Value) {
         return say(&format!("{:<24} {branch:<26} {:<24} {:>7}", head["at"].as_str().unwrap_or_default(), "head", head["seq"]));
     }
     let frame = &message["frame"];
-    let left = format!("{:<24} {branch:<26} {:<24} {:>7}", frame["at"].as_str().unwrap_or_default(), frame["type"].as_str().unwrap_or_default(), frame["seq"]);
+    let left = format!(
+        "{:<24} {branch:<26} {:<24} {:>7}",
+        frame["at"].as_str().unwrap_or_default(),
+        frame["type"].as_str().unwrap_or_default(),
+        frame["seq"]
+    );
     let filtered: Vec<&Value> = changes(frame).filter(|change| args.id.is_none() || change["id"].as_str() == args.id.as_deref()).collect();
     for change in filtered.iter().take(5) {
         let row = change.get("row").map_or_else(String::new, ToString::to_string);

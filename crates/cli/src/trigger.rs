@@ -47,7 +47,10 @@ async fn shop(api: &AdminApi, key: &BranchKey, count: u32) -> Result<String, Fai
     writer.merchant(&merchant).await?;
     writer.branch(key, "Cabang Contoh").await?;
     let items: Vec<_> = data.catalogue.iter().take(usize::try_from(count).unwrap_or(usize::MAX)).collect();
-    let products: Vec<Product> = items.iter().map(|item| money(item.price, data.currency).map(|price| product(&item.id, &item.name, price))).collect::<Result<_, _>>()?;
+    let products: Vec<Product> = items
+        .iter()
+        .map(|item| money(item.price, data.currency).map(|price| product(&item.id, &item.name, price)))
+        .collect::<Result<_, _>>()?;
     writer.products(&key.merchant, &products).await?;
     let moves: Vec<_> = items.iter().map(|item| stock_move(&item.id, MoveKind::Count, Quantity::from_units(100), "stocktake")).collect();
     writer.move_stock(key, &moves).await?;
@@ -73,7 +76,10 @@ async fn catalogue(api: &AdminApi, merchant: &MerchantId) -> Result<Vec<Product>
     let items = api.list_all(&format!("/v1/admin/merchants/{merchant}/products")).await?;
     items
         .into_iter()
-        .map(|item| serde_json::from_value(item).map_err(|error| Failure::unavailable(format!("a product this version does not understand: {error}"))))
+        .map(|item| {
+            serde_json::from_value(item)
+                .map_err(|error| Failure::unavailable(format!("a product this version does not understand: {error}")))
+        })
         .collect()
 }
 

@@ -33,7 +33,11 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<(), Failure> {
     } else {
         show(&sweep, &tills, &databases);
     }
-    if bad { Err(Failure::check("something differs").next("what the sweep found is on its way to the tills; run verify again in a minute")) } else { Ok(()) }
+    if bad {
+        Err(Failure::check("something differs").next("what the sweep found is on its way to the tills; run verify again in a minute"))
+    } else {
+        Ok(())
+    }
 }
 
 /// What the till's last report says of it. Tills that are behind are not wrong: they say so.
@@ -56,11 +60,22 @@ async fn compare(api: &AdminApi, server: &str, path: &Path) -> Result<Value, Fai
     // A till that is behind is not wrong: what changed since its cursor is left out on both sides.
     let (had, now) = (cursor.map_or(0, |cursor| cursor.seq), copy.cursor.map_or(0, |cursor| cursor.seq));
     let is_behind = cursor != copy.cursor;
-    let unchanged: Rows = copy.rows.iter().filter(|(place, _)| !is_behind || copy.seqs.get(*place).is_some_and(|seq| *seq <= had)).map(|(place, text)| (place.clone(), text.clone())).collect();
-    let held: Rows = rows.iter().filter(|(place, _)| !is_behind || unchanged.contains_key(*place)).map(|(place, text)| (place.clone(), text.clone())).collect();
+    let unchanged: Rows = copy
+        .rows
+        .iter()
+        .filter(|(place, _)| !is_behind || copy.seqs.get(*place).is_some_and(|seq| *seq <= had))
+        .map(|(place, text)| (place.clone(), text.clone()))
+        .collect();
+    let held: Rows = rows
+        .iter()
+        .filter(|(place, _)| !is_behind || unchanged.contains_key(*place))
+        .map(|(place, text)| (place.clone(), text.clone()))
+        .collect();
     let differences = differences(&unchanged, &held, DIFFERENCES_SHOWN);
     let digests_fit = digests_of(&copy.rows).iter().all(|(collection, digest)| copy.digests.get(collection) == Some(digest));
-    Ok(json!({ "file": path.display().to_string(), "branch": key.to_string(), "rows": rows.len(), "behind": now.saturating_sub(had), "equal": differences.is_empty() && digests_fit, "differences": differences }))
+    Ok(
+        json!({ "file": path.display().to_string(), "branch": key.to_string(), "rows": rows.len(), "behind": now.saturating_sub(had), "equal": differences.is_empty() && digests_fit, "differences": differences }),
+    )
 }
 
 fn read_till(path: &Path) -> Result<(BranchKey, Option<Cursor>, Rows), String> {
@@ -86,9 +101,14 @@ fn read_till(path: &Path) -> Result<(BranchKey, Option<Cursor>, Rows), String> {
 #[allow(clippy::print_stdout)]
 fn show(sweep: &Value, tills: &[Value], databases: &[Value]) {
     println!("source and mirror: {} rows compared, {} differed, {} mended", sweep["compared"], sweep["differing"], sweep["mended"]);
-    let text = |value: &Value| value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned);
-    let rows: Vec<Vec<String>> =
-        tills.iter().map(|till| ["device", "branch", "state", "behind", "queue", "mended", "reported_s_ago"].iter().map(|key| text(&till[key])).collect()).collect();
+    let text =
+        |value: &Value| value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned);
+    let rows: Vec<Vec<String>> = tills
+        .iter()
+        .map(|till| {
+            ["device", "branch", "state", "behind", "queue", "mended", "reported_s_ago"].iter().map(|key| text(&till[key])).collect()
+        })
+        .collect();
     if !rows.is_empty() {
         println!("{}", table::render(&["till", "branch", "state", "behind", "queue", "mended", "reported s ago"], &rows));
     }

@@ -40,7 +40,11 @@ fn an_unknown_key_is_named_with_what_it_may_have_meant() {
 
 #[test]
 fn what_is_needed_and_not_there_is_3() {
-    check(&["device", "list", "--server", "http://127.0.0.1:9", "--admin-token-file", "/dev/null"], 3, &["127.0.0.1:9", "mstore-sync serve"]);
+    check(
+        &["device", "list", "--server", "http://127.0.0.1:9", "--admin-token-file", "/dev/null"],
+        3,
+        &["127.0.0.1:9", "mstore-sync serve"],
+    );
     let dir = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (addr, free) = (taken.local_addr().unwrap().to_string(), "127.0.0.1:0");
@@ -56,7 +60,11 @@ fn a_data_directory_has_one_server() {
     let server = Server::start();
     let free = "127.0.0.1:0";
     let data = server.data_dir();
-    check(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", free, "--mqtt-listen", free, "--ws-listen", free], 3, &["another server"]);
+    check(
+        &["serve", "--data-dir", data.to_str().unwrap(), "--listen", free, "--mqtt-listen", free, "--ws-listen", free],
+        3,
+        &["another server"],
+    );
 }
 
 #[test]
@@ -69,10 +77,13 @@ fn ok_is_0() {
 #[test]
 fn the_page_of_error_codes_is_the_table() {
     use std::fmt::Write as _;
-    let mut page = String::from("# Error codes\n\nEvery refusal carries one of these codes. A code never changes its meaning.\n\n| code | HTTP | retry | means | do |\n|---|---|---|---|---|\n");
+    let mut page = String::from(
+        "# Error codes\n\nEvery refusal carries one of these codes. A code never changes its meaning.\n\n| code | HTTP | retry | means | do |\n|---|---|---|---|---|\n",
+    );
     for code in mstore_protocol::Code::ALL {
         let retry = if code.is_retryable() { "later" } else { "no" };
-        writeln!(page, "| `{code}` | {} | {retry} | {} | {} |", code.http_status(), code.title(), code.next_step().replace('|', "\\|")).unwrap();
+        writeln!(page, "| `{code}` | {} | {retry} | {} | {} |", code.http_status(), code.title(), code.next_step().replace('|', "\\|"))
+            .unwrap();
     }
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/error-codes.md");
     if std::env::var_os("BLESS").is_some() {

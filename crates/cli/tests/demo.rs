@@ -49,7 +49,12 @@ fn a_receipt_log_is_replayed() {
     for n in 0..600 {
         let (invoice, line) = (n / 4, n % 4);
         let (kind, units, sign) = if invoice % 20 == 19 { ("return", "-1", "C") } else { ("sale", "3", "") };
-        log.push_str(&format!("{n},{sign}{invoice},{line},{kind},P{},THING {line},{units},2.55,2010-12-01T{:02}:{:02}:00,UK\n", n % 90, 8 + invoice / 60, invoice % 60));
+        log.push_str(&format!(
+            "{n},{sign}{invoice},{line},{kind},P{},THING {line},{units},2.55,2010-12-01T{:02}:{:02}:00,UK\n",
+            n % 90,
+            8 + invoice / 60,
+            invoice % 60
+        ));
     }
     let path = dir.path().join("log.csv");
     std::fs::write(&path, log).unwrap();

@@ -8,7 +8,12 @@ use std::{
 use mstore_client::{Client, Options};
 use serde_json::json;
 
-use super::{Outcome, relay::Relay, rig::{GIVE_UP_AFTER, Rig, until_at}, rounded};
+use super::{
+    Outcome,
+    relay::Relay,
+    rig::{GIVE_UP_AFTER, Rig, until_at},
+    rounded,
+};
 use crate::failure::Failure;
 
 /// Polls that the bytes are averaged over.
@@ -38,7 +43,8 @@ pub(super) async fn run(devices: usize, seconds: u64) -> Result<Outcome, Failure
 /// A till polls through a relay that counts.
 async fn bytes_per_poll(rig: &Rig) -> Result<u64, Failure> {
     let gone = |error: std::io::Error| Failure::unavailable(format!("relay: {error}"));
-    let target: SocketAddr = rig.server.ready.http.trim_start_matches("http://").parse().map_err(|_| Failure::usage("the server's address"))?;
+    let target: SocketAddr =
+        rig.server.ready.http.trim_start_matches("http://").parse().map_err(|_| Failure::usage("the server's address"))?;
     let relay = Relay::start(target).await.map_err(gone)?;
     let options = Options { report_interval: None, ..Options::default() };
     let till = rig.till("p1", &format!("http://{}", relay.addr), options).await?;

@@ -65,7 +65,9 @@ impl Rig {
     /// Enrols a till over `url` and starts it.
     pub(super) async fn till(&self, name: &str, url: &str, options: Options) -> Result<Client, Failure> {
         let code = self.claim(name).await?;
-        Client::enrol(self.till_path(name), url, &code, options).await.map_err(|error| Failure::unavailable(format!("till {name}: {error}")))
+        Client::enrol(self.till_path(name), url, &code, options)
+            .await
+            .map_err(|error| Failure::unavailable(format!("till {name}: {error}")))
     }
 
     /// `count` tills, live and at the head.

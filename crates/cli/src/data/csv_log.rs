@@ -29,8 +29,11 @@ struct Line {
 pub(super) fn read(path: &Path) -> Result<Dataset, Failure> {
     let fail = |why: String| Failure::usage(format!("--data {}: {why}", path.display())).next("leave --data out to use generated receipts");
     let file = File::open(path).map_err(|error| fail(error.to_string()))?;
-    let reader: Box<dyn Read> =
-        if path.extension().is_some_and(|extension| extension == "gz") { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let reader: Box<dyn Read> = if path.extension().is_some_and(|extension| extension == "gz") {
+        Box::new(flate2::read::MultiGzDecoder::new(file))
+    } else {
+        Box::new(file)
+    };
     let mut log = Log::default();
     for record in csv::Reader::from_reader(reader).deserialize() {
         let line: Line = record.map_err(|error| fail(error.to_string()))?;
@@ -124,7 +127,11 @@ mod tests {
         let data = read(file.path()).unwrap();
         assert_eq!(data.catalogue.len(), 2, "two letter cases are one product, a free line makes none");
         let shape: Vec<_> = data.invoices.iter().map(|i| (i.number.as_str(), i.at_s, i.kind, i.lines.len())).collect();
-        assert_eq!(shape, [("1", 0, InvoiceKind::Sale, 2), ("3", 60, InvoiceKind::Sale, 1), ("C4", 120, InvoiceKind::Return, 1)], "the night is skipped");
+        assert_eq!(
+            shape,
+            [("1", 0, InvoiceKind::Sale, 2), ("3", 60, InvoiceKind::Sale, 1), ("C4", 120, InvoiceKind::Return, 1)],
+            "the night is skipped"
+        );
         assert_eq!(data.invoices[0].lines[1].unit_price, 256);
     }
 

@@ -8,8 +8,8 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use super::{CatalogueItem, Dataset, Invoice, InvoiceKind, InvoiceLine};
 
 const KINDS: [&str; 20] = [
-    "Kopi", "Teh", "Gula", "Beras", "Minyak", "Mie", "Susu", "Roti", "Sabun", "Sampo", "Kecap", "Sambal", "Garam", "Tepung", "Air", "Biskuit", "Cokelat",
-    "Permen", "Telur", "Keripik",
+    "Kopi", "Teh", "Gula", "Beras", "Minyak", "Mie", "Susu", "Roti", "Sabun", "Sampo", "Kecap", "Sambal", "Garam", "Tepung", "Air",
+    "Biskuit", "Cokelat", "Permen", "Telur", "Keripik",
 ];
 const MAKES: [&str; 10] = ["Nusantara", "Melati", "Cap Gajah", "Sejahtera", "Bintang", "Sari", "Makmur", "Tiga Roda", "Mawar", "Lestari"];
 const SIZES: [&str; 3] = ["kecil", "sedang", "besar"];
@@ -42,7 +42,11 @@ fn catalogue(random: &mut StdRng) -> Vec<CatalogueItem> {
             for (s, size) in SIZES.iter().enumerate() {
                 // Whole hundreds of rupiah, in sen.
                 let price = (random.random_range(15..250) + 40 * i64::try_from(s).unwrap_or(0)) * 100 * 100;
-                items.push(CatalogueItem { id: format!("SKU-{:05}", items.len() + 1), name: format!("{kind} {make} {size} {}", k + 1), price });
+                items.push(CatalogueItem {
+                    id: format!("SKU-{:05}", items.len() + 1),
+                    name: format!("{kind} {make} {size} {}", k + 1),
+                    price,
+                });
             }
         }
     }
@@ -64,7 +68,12 @@ fn invoice(random: &mut StdRng, catalogue: &[CatalogueItem], number: usize, at_s
             InvoiceLine { product, units: random.random_range(1..=6), unit_price: catalogue[product].price }
         })
         .collect();
-    Invoice { number: format!("{}{:06}", if kind == InvoiceKind::Return { "C" } else { "" }, number + 1), at_s: Some(at_s).map_or(0, seconds), kind, lines }
+    Invoice {
+        number: format!("{}{:06}", if kind == InvoiceKind::Return { "C" } else { "" }, number + 1),
+        at_s: Some(at_s).map_or(0, seconds),
+        kind,
+        lines,
+    }
 }
 
 fn seconds(at_s: f64) -> u64 {

@@ -58,7 +58,11 @@ impl Backend {
     pub(crate) async fn disrupt(self, data_dir: &Path) -> Result<Self, Failure> {
         match self {
             Self::Inside(started) => {
-                started.running.broker_restart().await.map_err(|error| Failure::unavailable(format!("the broker did not restart: {error}")))?;
+                started
+                    .running
+                    .broker_restart()
+                    .await
+                    .map_err(|error| Failure::unavailable(format!("the broker did not restart: {error}")))?;
                 Ok(Self::Inside(started))
             }
             Self::Process(process) => {

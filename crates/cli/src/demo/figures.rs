@@ -135,7 +135,11 @@ impl Figures {
         for fault in &self.faults {
             out.push_str(&format!("\n  FAULT  {fault}"));
         }
-        out.push_str(if self.is_good() { "\n  Nothing lost, nothing doubled, nothing stale.\n" } else { "\n  This run broke a promise.\n" });
+        out.push_str(if self.is_good() {
+            "\n  Nothing lost, nothing doubled, nothing stale.\n"
+        } else {
+            "\n  This run broke a promise.\n"
+        });
         out
     }
 }

@@ -10,7 +10,10 @@ mod till;
 mod truth;
 mod verdict;
 
-use std::{path::Path, time::{Duration, Instant}};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use mstore_client::Faults as ClientFaults;
 use mstore_protocol::{BranchKey, MerchantId};
@@ -70,19 +73,33 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
         let _ = tokio::signal::ctrl_c().await;
     }
     close(shop).await;
-    if figures.is_good() { Ok(()) } else { Err(Failure::check("the tills and the server do not agree").next("run it again with --seed and MSTORE_LOG=debug")) }
+    if figures.is_good() {
+        Ok(())
+    } else {
+        Err(Failure::check("the tills and the server do not agree").next("run it again with --seed and MSTORE_LOG=debug"))
+    }
 }
 
 async fn set_up(args: &DemoArgs, data: Dataset, dir: &Path, progress: &Progress) -> Result<Shop, Failure> {
     let parse = |error: mstore_protocol::SegmentError| Failure::usage(error.to_string());
     let merchant = MerchantId::parse("toko").map_err(parse)?;
-    let branches: Vec<BranchKey> = (1..=args.branches).map(|n| BranchKey::parse("toko", &format!("b{n}"))).collect::<Result<_, _>>().map_err(parse)?;
+    let branches: Vec<BranchKey> =
+        (1..=args.branches).map(|n| BranchKey::parse("toko", &format!("b{n}"))).collect::<Result<_, _>>().map_err(parse)?;
     let backend = Backend::start(&dir.join("server"), !args.kill_server).await?;
     let ready = backend.ready();
     progress.say(&format!("{}", data.source));
     progress.say(&format!("server {}   mqtt {}   ws {}", ready.http, ready.mqtt, ready.ws));
     let api = backend.admin()?;
-    let mut shop = Shop { backend: Some(backend), data, merchant, branches, tills: Vec::new(), truth: Truth::default(), published_before: Publish::default(), seed: args.seed };
+    let mut shop = Shop {
+        backend: Some(backend),
+        data,
+        merchant,
+        branches,
+        tills: Vec::new(),
+        truth: Truth::default(),
+        published_before: Publish::default(),
+        seed: args.seed,
+    };
     shop.furnish(args.seconds.saturating_mul(args.speed)).await?;
     for n in 0..args.devices {
         let key = shop.branches[n as usize % shop.branches.len()].clone();
@@ -90,7 +107,12 @@ async fn set_up(args: &DemoArgs, data: Dataset, dir: &Path, progress: &Progress)
         let till = Till::enrol(&api, &ready.http, &key, &format!("till-{:02}", n + 1), dir, faults).await?;
         shop.tills.push(till);
     }
-    progress.say(&format!("{} tills in {} branches are open, {} products each", shop.tills.len(), shop.branches.len(), shop.data.catalogue.len()));
+    progress.say(&format!(
+        "{} tills in {} branches are open, {} products each",
+        shop.tills.len(),
+        shop.branches.len(),
+        shop.data.catalogue.len()
+    ));
     Ok(shop)
 }
 

@@ -1,6 +1,9 @@
 //! What happens in the shop, and when: receipts as they come, and scenes at fixed shares of the opening time.
 
-use std::{path::Path, time::{Duration, Instant}};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use mstore_protocol::{BranchId, BranchKey, Currency, MerchantId, OperationKind, Quantity, StockAct, StockTarget, Transfer};
 use mstore_store::{InventoryItem, Merchant, MoveKind, Product, RecipeLine};
@@ -94,7 +97,8 @@ impl Shop {
         let sold = self.data.units_sold(sold_within_s);
         for key in self.branches.clone() {
             writer.branch(&key, &format!("Cabang {}", key.branch)).await?;
-            let beans = InventoryItem { id: "beans".into(), name: "Biji kopi".into(), unit: "kg".into(), reorder_level: Quantity::from_units(5) };
+            let beans =
+                InventoryItem { id: "beans".into(), name: "Biji kopi".into(), unit: "kg".into(), reorder_level: Quantity::from_units(5) };
             writer.inventory(&key, &[beans]).await?;
             let moves: Vec<_> = self
                 .data
@@ -221,7 +225,14 @@ impl Shop {
     async fn move_in_back_office(&mut self) -> Result<(), Failure> {
         let writer = self.writer()?;
         for key in &self.branches {
-            let moves: Vec<_> = self.data.catalogue.iter().skip(10).take(40).map(|item| stock_move(&item.id, MoveKind::Delta, Quantity::from_units(12), "goods receipt")).collect();
+            let moves: Vec<_> = self
+                .data
+                .catalogue
+                .iter()
+                .skip(10)
+                .take(40)
+                .map(|item| stock_move(&item.id, MoveKind::Delta, Quantity::from_units(12), "goods receipt"))
+                .collect();
             for one in &moves {
                 self.truth.moved(key, &one.item_id, one.quantity);
             }
@@ -244,7 +255,8 @@ impl Shop {
                     "UPDATE branch_product SET stock_milli = stock_milli + 7000 WHERE merchant_id = ?1 AND branch_id = ?2 AND product_id = ?3",
                     (self.merchant.as_str(), key.branch.as_str(), id),
                 )?;
-                all_or_nothing.execute("UPDATE product SET name = name || ' *' WHERE merchant_id = ?1 AND id = ?2", (self.merchant.as_str(), id))?;
+                all_or_nothing
+                    .execute("UPDATE product SET name = name || ' *' WHERE merchant_id = ?1 AND id = ?2", (self.merchant.as_str(), id))?;
             }
             all_or_nothing.commit()
         })();

@@ -33,7 +33,14 @@ pub(crate) struct Till {
 
 impl Till {
     /// Claims, enrols and starts a till.
-    pub(crate) async fn enrol(api: &AdminApi, server: &str, key: &BranchKey, name: &str, dir: &Path, faults: Option<(Faults, u64)>) -> Result<Self, Failure> {
+    pub(crate) async fn enrol(
+        api: &AdminApi,
+        server: &str,
+        key: &BranchKey,
+        name: &str,
+        dir: &Path,
+        faults: Option<(Faults, u64)>,
+    ) -> Result<Self, Failure> {
         let body = json!({ "merchant": key.merchant, "branch": key.branch, "device_id": name, "name": name });
         let claim = api.post("/v1/admin/devices", &body).await?;
         let code = claim["code"].as_str().ok_or_else(|| Failure::unavailable("the server gave no claim code"))?;
@@ -89,7 +96,13 @@ fn receipt(data: &Dataset, invoice: &Invoice, till: &str) -> Result<Receipt, Fai
         .collect::<Result<_, Failure>>()?;
     let total = money(lines.iter().map(|line| line.total.amount).sum(), currency)?;
     let business_date = BusinessDate::parse(&now().date()).map_err(|error| Failure::check(error.to_string()))?;
-    Ok(Receipt { lines, tenders: vec![Tender { kind: "cash".into(), amount: total }], total, receipt_no: format!("{till}-{}", invoice.number), business_date })
+    Ok(Receipt {
+        lines,
+        tenders: vec![Tender { kind: "cash".into(), amount: total }],
+        total,
+        receipt_no: format!("{till}-{}", invoice.number),
+        business_date,
+    })
 }
 
 pub(crate) fn money(amount: i64, currency: Currency) -> Result<Money, Failure> {

@@ -127,7 +127,13 @@ fn stock_of(copy: &ServerCopy) -> BTreeMap<String, Quantity> {
 }
 
 /// The server's book of operations against the cashiers' memories: each once, each receipt with its total among the transactions.
-async fn judge_operations(api: &AdminApi, key: &BranchKey, tills: &[Till], copy: &ServerCopy, verdict: &mut Verdict) -> Result<(), Failure> {
+async fn judge_operations(
+    api: &AdminApi,
+    key: &BranchKey,
+    tills: &[Till],
+    copy: &ServerCopy,
+    verdict: &mut Verdict,
+) -> Result<(), Failure> {
     let mut entries: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for entry in api.list_all(&path(key, "/operations")).await? {
         let id = entry["id"].as_str().unwrap_or_default().to_owned();
@@ -151,7 +157,9 @@ async fn judge_operations(api: &AdminApi, key: &BranchKey, tills: &[Till], copy:
                     verdict.operations.accepted += 1;
                     if sent.total.is_some_and(|total| totals.get(&id) != Some(&total)) {
                         verdict.operations.lost += 1;
-                        verdict.faults.push(format!("till {}: receipt {id} is accepted but not among the transactions with its total", till.name));
+                        verdict
+                            .faults
+                            .push(format!("till {}: receipt {id} is accepted but not among the transactions with its total", till.name));
                     }
                 }
                 Some((1, _)) => verdict.operations.rejected += 1,

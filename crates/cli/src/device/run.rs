@@ -33,7 +33,9 @@ async fn open(args: &RunArgs) -> Result<Client, Failure> {
         let next = match &error {
             OpenError::NotEnrolled => "mstore-sync device add MERCHANT/BRANCH gives a claim code; pass it with --claim",
             OpenError::Unreachable { .. } => "is the server running? mstore-sync serve",
-            OpenError::Refused(_) | OpenError::OtherDevice { .. } | OpenError::Url { .. } | OpenError::Db(_) => "check --server, --db and --claim",
+            OpenError::Refused(_) | OpenError::OtherDevice { .. } | OpenError::Url { .. } | OpenError::Db(_) => {
+                "check --server, --db and --claim"
+            }
         };
         Failure::unavailable(error.to_string()).next(next)
     };
@@ -98,7 +100,11 @@ async fn try_act(till: &Client, command: Command) -> Result<String, Box<dyn std:
     Ok(match command {
         Command::Sell(id, quantity) => {
             let sale = till.commit_sale(NewReceipt::of([(id.as_str(), quantity)])).await?;
-            format!("sold {quantity} of {id}: receipt {}, {}", sale.receipt_no.unwrap_or_default(), sale.total.map_or_else(String::new, |total| total.to_string()))
+            format!(
+                "sold {quantity} of {id}: receipt {}, {}",
+                sale.receipt_no.unwrap_or_default(),
+                sale.total.map_or_else(String::new, |total| total.to_string())
+            )
         }
         Command::TakeBack(id, quantity) => {
             let receipt = till.commit_return(NewReceipt::of([(id.as_str(), quantity)])).await?;
@@ -145,8 +151,18 @@ async fn sync(till: &Client) {
     let _ = tokio::time::timeout(DRAIN_WITHIN, confirmed).await;
 }
 
-async fn stock_act(till: &Client, kind: fn(StockAct) -> OperationKind, item_id: String, quantity: Quantity, reason: &str) -> Result<String, mstore_client::CommitError> {
-    let collection = if till.product(&item_id)?.is_none() && till.inventory_item(&item_id)?.is_some() { StockTarget::Inventory } else { StockTarget::Product };
+async fn stock_act(
+    till: &Client,
+    kind: fn(StockAct) -> OperationKind,
+    item_id: String,
+    quantity: Quantity,
+    reason: &str,
+) -> Result<String, mstore_client::CommitError> {
+    let collection = if till.product(&item_id)?.is_none() && till.inventory_item(&item_id)?.is_some() {
+        StockTarget::Inventory
+    } else {
+        StockTarget::Product
+    };
     let said = format!("{reason} {quantity} of {item_id}");
     till.commit(kind(StockAct { collection, item_id, quantity, reason: reason.to_owned() })).await?;
     Ok(said)
@@ -189,7 +205,11 @@ async fn dead_lines(till: &Client) -> Result<String, mstore_client::DbError> {
 pub(super) fn status_line(status: &Status) -> String {
     let age = status.staleness_ms(now()).map_or_else(|| "never synced".to_owned(), |ms| format!("as of {:.1} s ago", ms as f64 / 1000.0));
     let cursor = status.cursor.map_or_else(|| "-".to_owned(), |cursor| cursor.seq.to_string());
-    let code = if let mstore_protocol::DeviceState::Blocked(code) = status.state { format!(": {code}, {}", code.next_step()) } else { String::new() };
+    let code = if let mstore_protocol::DeviceState::Blocked(code) = status.state {
+        format!(": {code}, {}", code.next_step())
+    } else {
+        String::new()
+    };
     let oldest = status.oldest_pending.map_or_else(String::new, |at| format!(" (oldest {} s)", (now().as_ms() - at.as_ms()) / 1000));
     let dead = if status.dead_letters > 0 { format!("   {} rejected: see `dead`", status.dead_letters) } else { String::new() };
     let refused = if status.upload_refused { "   uploads are refused on their way; everything is kept" } else { "" };

@@ -159,7 +159,13 @@ impl View {
         self.top = self.top.min(self.chosen).max((self.chosen + 1).saturating_sub(room));
         let enrolment = till.enrolment();
         let mut screen = vec![
-            format!("till {}   {}/{}   {}", enrolment.device_id, enrolment.merchant, enrolment.branch, if till.is_online() { "" } else { "NETWORK SWITCHED OFF" }),
+            format!(
+                "till {}   {}/{}   {}",
+                enrolment.device_id,
+                enrolment.merchant,
+                enrolment.branch,
+                if till.is_online() { "" } else { "NETWORK SWITCHED OFF" }
+            ),
             status_line(&till.status()),
             String::new(),
             format!("{:<16} {:>10} {:>9} {:>20}  name", "product", "stock", "unsent", "price"),
@@ -170,11 +176,23 @@ impl View {
         for (n, line) in screen.iter().enumerate() {
             let is_chosen = n >= 4 && n - 4 + self.top == self.chosen;
             let look = if is_chosen { Attribute::Reverse } else { Attribute::Reset };
-            queue!(out, MoveTo(0, u16::try_from(n).unwrap_or(0)), SetAttribute(look), Print(cut(line, width)), SetAttribute(Attribute::Reset))?;
+            queue!(
+                out,
+                MoveTo(0, u16::try_from(n).unwrap_or(0)),
+                SetAttribute(look),
+                Print(cut(line, width)),
+                SetAttribute(Attribute::Reset)
+            )?;
         }
         let said = self.said.lines().next().unwrap_or_default();
         let bottom = self.typing.as_ref().map_or_else(|| KEYS.to_owned(), |line| format!(":{line}▏"));
-        queue!(out, MoveTo(0, lines.saturating_sub(2)), Print(cut(said, width)), MoveTo(0, lines.saturating_sub(1)), Print(cut(&bottom, width)))?;
+        queue!(
+            out,
+            MoveTo(0, lines.saturating_sub(2)),
+            Print(cut(said, width)),
+            MoveTo(0, lines.saturating_sub(1)),
+            Print(cut(&bottom, width))
+        )?;
         out.flush()
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The binary under test.
-pub fn binary() -> Command {
+pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mstore-sync"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MSTORE_")) {
         command.env_remove(name);
@@ -20,17 +20,29 @@ pub fn binary() -> Command {
 }
 
 /// A `serve` process with its data directory.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     ready: Value,
-    pub dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut child = binary()
-            .args(["serve", "--ready-json", "--log", "warn", "--listen", "127.0.0.1:0", "--mqtt-listen", "127.0.0.1:0", "--ws-listen", "127.0.0.1:0", "--data-dir"])
+            .args([
+                "serve",
+                "--ready-json",
+                "--log",
+                "warn",
+                "--listen",
+                "127.0.0.1:0",
+                "--mqtt-listen",
+                "127.0.0.1:0",
+                "--ws-listen",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
             .arg(dir.path().join("shop"))
             .stdout(Stdio::piped())
             .spawn()
@@ -41,37 +53,37 @@ impl Server {
         Self { child, ready, dir }
     }
 
-    pub fn http(&self) -> &str {
+    pub(crate) fn http(&self) -> &str {
         self.ready["http"].as_str().unwrap()
     }
 
     /// Host and port of the MQTT listener.
-    pub fn mqtt(&self) -> (String, String) {
+    pub(crate) fn mqtt(&self) -> (String, String) {
         let authority = self.ready["mqtt"].as_str().unwrap().split("://").nth(1).unwrap().to_owned();
         let (host, port) = authority.rsplit_once(':').unwrap();
         (host.to_owned(), port.to_owned())
     }
 
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         PathBuf::from(self.ready["database"].as_str().unwrap())
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("shop")
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Runs a subcommand as administrator; panics with its stderr when it fails.
-    pub fn admin(&self, args: &[&str]) -> String {
+    pub(crate) fn admin(&self, args: &[&str]) -> String {
         let output = self.try_admin(args);
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    pub fn try_admin(&self, args: &[&str]) -> Output {
+    pub(crate) fn try_admin(&self, args: &[&str]) -> Output {
         binary()
             .args(args)
             .env("MSTORE_SERVER", self.http())
@@ -81,13 +93,13 @@ impl Server {
     }
 
     /// A claim code for a till.
-    pub fn claim(&self, branch: &str, device: &str) -> String {
+    pub(crate) fn claim(&self, branch: &str, device: &str) -> String {
         let answer: Value = serde_json::from_str(&self.admin(&["device", "add", branch, "--id", device, "--json"])).unwrap();
         answer["code"].as_str().unwrap().to_owned()
     }
 
     /// Redeems a claim with curl's place taken by a plain socket; the device's token.
-    pub fn token(&self, branch: &str, device: &str) -> String {
+    pub(crate) fn token(&self, branch: &str, device: &str) -> String {
         let body = serde_json::json!({ "code": self.claim(branch, device), "nonce": device }).to_string();
         let answer = http(self.http(), "POST", "/v1/devices/enrol", None, &body);
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -96,7 +108,7 @@ impl Server {
     }
 
     /// Runs `device run` with these lines as its input; its output.
-    pub fn till(&self, db: &Path, claim: Option<&str>, input: &str) -> String {
+    pub(crate) fn till(&self, db: &Path, claim: Option<&str>, input: &str) -> String {
         let mut command = binary();
         command.args(["device", "run", "--server", self.http(), "--db"]).arg(db);
         if let Some(claim) = claim {
@@ -118,13 +130,13 @@ impl Drop for Server {
 }
 
 /// An HTTP answer.
-pub struct Answer {
-    pub status: u16,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 /// One HTTP/1.1 request over a plain socket.
-pub fn http(base: &str, method: &str, path: &str, bearer: Option<&str>, body: &str) -> Answer {
+pub(crate) fn http(base: &str, method: &str, path: &str, bearer: Option<&str>, body: &str) -> Answer {
     use std::io::Read as _;
     let authority = base.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(authority).unwrap();
@@ -142,7 +154,7 @@ pub fn http(base: &str, method: &str, path: &str, bearer: Option<&str>, body: &s
 }
 
 /// Whether a program is there; when it is not, says that the test is skipped if that is allowed, and fails otherwise.
-pub fn have(program: &str, test: &str) -> bool {
+pub(crate) fn have(program: &str, test: &str) -> bool {
     let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if !found {
         assert!(std::env::var_os("MSTORE_TEST_SKIP_MISSING").is_some(), "{program} is missing: cargo xtask setup installs it");

@@ -11,8 +11,6 @@ use mstore_protocol::{Code, EnrolRequest, Enrolment, Problem, limits::TEXT_BYTES
 use super::{App, State, body::Json, problem::Refusal};
 use crate::{ClaimCode, auth::Directory, listen::Peer};
 
-const NONCE_BYTES_MIN: usize = 8;
-
 /// Redeem a claim code. Repeating the same nonce gives the same answer: a lost reply burns nothing.
 #[utoipa::path(
     post,
@@ -33,8 +31,8 @@ pub(crate) async fn enrol(
 ) -> Result<Answer<Enrolment>, Refusal> {
     let now = (app.config.clock)();
     app.wrong_claims.check(peer.ip(), now)?;
-    if !(NONCE_BYTES_MIN..=TEXT_BYTES_MAX).contains(&request.nonce.len()) {
-        return Err(Refusal::malformed(format!("nonce: {NONCE_BYTES_MIN} to {TEXT_BYTES_MAX} random bytes of text")));
+    if !(1..=TEXT_BYTES_MAX).contains(&request.nonce.len()) {
+        return Err(Refusal::malformed(format!("nonce: 1 to {TEXT_BYTES_MAX} bytes of random text")));
     }
     let redeemed = match ClaimCode::parse(&request.code) {
         Some(code) => app.directory.redeem(code.hash(), &request.nonce).await.map_err(Refusal::from),
