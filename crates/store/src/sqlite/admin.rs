@@ -7,7 +7,7 @@ use mstore_protocol::{BranchKey, DeviceId, Head};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{SqliteStore, alarms, listing, upkeep, writer::Command};
+use super::{Size, SqliteStore, alarms, listing, upkeep, writer::Command};
 use crate::{Admin, Listing, Page, StoreError, StoreGauges};
 
 #[async_trait]
@@ -26,11 +26,11 @@ impl Admin for SqliteStore {
         let run = move |work: &mut super::job::Work<'_>| {
             alarms::raise(work.conn, work.now, &kind, key.as_ref(), device.as_ref(), &detail).map(|_| ())
         };
-        self.submit(run, |(), _| ()).await
+        self.submit(Size::Small, run, |(), _| ()).await
     }
 
     async fn upkeep(&self) -> Result<(), StoreError> {
-        self.submit(upkeep::run, |(), _| ()).await
+        self.submit(Size::Large, upkeep::run, |(), _| ()).await
     }
 
     async fn gauges(&self) -> Result<StoreGauges, StoreError> {

@@ -40,6 +40,10 @@ pub(super) struct Seen {
 
 /// Something for the writer to do.
 pub(super) trait Job: Send {
+    /// It changes so much that it gets a transaction of its own. Beside the wait of others there is SQLite: it keeps the pages changed since
+    /// a savepoint in a list that every statement walks to its end, so an import inside a savepoint takes time by the square.
+    fn is_large(&self) -> bool;
+
     /// Does it.
     fn run(&mut self, work: &mut Work<'_>) -> Result<(), StoreError>;
 
@@ -52,6 +56,7 @@ type Finish<T, R> = Box<dyn FnOnce(T, &Seen) -> R + Send>;
 
 /// A job made of two closures.
 pub(super) struct Task<T, R> {
+    is_large: bool,
     run: Option<Run<T>>,
     value: Option<T>,
     finish: Finish<T, R>,
@@ -61,15 +66,20 @@ pub(super) struct Task<T, R> {
 impl<T: Send + 'static, R: Send + 'static> Task<T, R> {
     /// `run` works in the transaction; `finish` makes the answer from what it gave and what was sequenced.
     pub(super) fn boxed(
+        is_large: bool,
         run: impl FnOnce(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
         finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
     ) -> (Box<dyn Job>, oneshot::Receiver<Result<R, StoreError>>) {
         let (reply, answer) = oneshot::channel();
-        (Box::new(Self { run: Some(Box::new(run)), value: None, finish: Box::new(finish), reply }), answer)
+        (Box::new(Self { is_large, run: Some(Box::new(run)), value: None, finish: Box::new(finish), reply }), answer)
     }
 }
 
 impl<T: Send, R: Send> Job for Task<T, R> {
+    fn is_large(&self) -> bool {
+        self.is_large
+    }
+
     fn run(&mut self, work: &mut Work<'_>) -> Result<(), StoreError> {
         let run = self.run.take().expect("a job runs once");
         self.value = Some(run(work)?);

@@ -52,6 +52,22 @@ use crate::{
 /// Writes that may wait in the queue; further callers wait before they enter it.
 const QUEUE_MAX: usize = 1_024;
 
+/// A write of more items than this gets a transaction of its own.
+const SMALL_ITEMS_MAX: usize = 20;
+
+/// How much a job changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Small,
+    Large,
+}
+
+impl Size {
+    fn of(items: usize) -> Self {
+        if items > SMALL_ITEMS_MAX { Self::Large } else { Self::Small }
+    }
+}
+
 /// Server storage in one SQLite file. Dropping it without [`crate::Admin::close`] loses nothing that was answered.
 pub struct SqliteStore {
     shared: Arc<Shared>,
@@ -82,11 +98,12 @@ impl SqliteStore {
     /// Hands a job to the writer and waits for its answer.
     async fn submit<T: Send + 'static, R: Send + 'static>(
         &self,
+        size: Size,
         run: impl FnOnce(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
         finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
     ) -> Result<R, StoreError> {
         let _permit = self.permits.acquire().await.map_err(|_| StoreError::Closed)?;
-        let (job, answer) = Task::boxed(run, finish);
+        let (job, answer) = Task::boxed(size == Size::Large, run, finish);
         // The queue is larger than the permits: it is full only when many callers gave up waiting.
         self.queue.try_send(Command::Job(job)).map_err(|error| match error {
             std::sync::mpsc::TrySendError::Full(_) => {
@@ -115,17 +132,23 @@ impl SqliteStore {
 impl SyncStore for SqliteStore {
     async fn write(&self, write: SourceWrite) -> Result<Written, StoreError> {
         let event_at = if let SourceWrite::Event { key, .. } = &write { Some(key.clone()) } else { None };
+        let size = writes::size(&write);
         let run = move |work: &mut Work<'_>| writes::perform(work, write);
         let finish = move |outcome, seen: &Seen| match outcome {
             events::Outcome::Written => Written { seqs: seen.commits.clone(), duplicate: false },
             events::Outcome::Duplicate(seq) => Written { seqs: event_at.zip(seq).into_iter().collect(), duplicate: true },
         };
-        self.submit(run, finish).await
+        self.submit(size, run, finish).await
     }
 
     async fn accept(&self, upload: AcceptUpload) -> Result<Vec<Verdict>, StoreError> {
         let key = upload.key.clone();
-        self.submit(move |work| ops::accept(work, &upload), move |judged, seen| ops::answer(judged, &key, seen)).await
+        self.submit(
+            Size::of(upload.operations.len()),
+            move |work| ops::accept(work, &upload),
+            move |judged, seen| ops::answer(judged, &key, seen),
+        )
+        .await
     }
 
     async fn head(&self, key: &BranchKey) -> Result<Option<Head>, StoreError> {
@@ -145,7 +168,8 @@ impl SyncStore for SqliteStore {
         };
         let (ChangesError::Restored { cursor }, Some(epoch)) = (&error, epoch) else { return Err(error) };
         let cursor = *cursor;
-        let restarted = self.submit(move |work| restore::new_epoch(work, &key, epoch, cursor), |restarted, _| restarted).await?;
+        let restarted =
+            self.submit(Size::Small, move |work| restore::new_epoch(work, &key, epoch, cursor), |restarted, _| restarted).await?;
         if restarted { Err(error) } else { Err(ChangesError::SnapshotRequired(format!("the branch has another epoch than {cursor}"))) }
     }
 
@@ -185,7 +209,7 @@ impl SyncStore for SqliteStore {
     async fn sweep(&self, from: Option<String>, rows_max: usize) -> Result<SweepReport, StoreError> {
         let found = self.readers.read(move |conn| sweep::slice(conn, from.as_deref(), rows_max)).await?;
         if found.needs_writing() {
-            return self.submit(move |work| sweep::mend(work, found), |report, _| report).await;
+            return self.submit(Size::Large, move |work| sweep::mend(work, found), |report, _| report).await;
         }
         Ok(found.report)
     }

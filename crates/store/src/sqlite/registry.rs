@@ -4,18 +4,18 @@ use async_trait::async_trait;
 use mstore_protocol::{BranchId, BranchKey, Code, DeviceId, MerchantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params, types::Type};
 
-use super::{SqliteStore, job::Work, mirror, writes};
+use super::{Size, SqliteStore, job::Work, mirror, writes};
 use crate::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Registry, StoreError};
 
 #[async_trait]
 impl Registry for SqliteStore {
     async fn claim(&self, claim: NewClaim) -> Result<DeviceRecord, StoreError> {
-        self.submit(move |work| make_claim(work, &claim), |record, _| record).await
+        self.submit(Size::Small, move |work| make_claim(work, &claim), |record, _| record).await
     }
 
     async fn redeem(&self, code_hash: [u8; 32], nonce: &str, now: Timestamp) -> Result<DeviceRecord, StoreError> {
         let nonce = nonce.to_owned();
-        self.submit(move |work| redeem(work, code_hash, &nonce, now), |record, _| record).await
+        self.submit(Size::Small, move |work| redeem(work, code_hash, &nonce, now), |record, _| record).await
     }
 
     async fn device(&self, device: &DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
@@ -30,7 +30,7 @@ impl Registry for SqliteStore {
 
     async fn change_device(&self, device: &DeviceId, change: DeviceChange, now: Timestamp) -> Result<DeviceRecord, StoreError> {
         let device = device.clone();
-        self.submit(move |work| change_device(work, &device, &change, now), |record, _| record).await
+        self.submit(Size::Small, move |work| change_device(work, &device, &change, now), |record, _| record).await
     }
 }
 

@@ -30,6 +30,10 @@ pub(super) struct Round {
     pub(super) heads: BTreeMap<BranchKey, HeadEntry>,
     /// What is to be published.
     pub(super) outbox: Vec<OutboxEntry>,
+    /// The branches of acknowledged entries that were deleted, one for each.
+    pub(super) forgotten: Vec<BranchKey>,
+    /// The branches that collapsed: nothing older of them is in the outbox.
+    pub(super) collapsed: BTreeSet<BranchKey>,
     /// The commits made.
     pub(super) commits: BTreeMap<BranchKey, Seq>,
     /// Branches whose marks were left for the next transaction.
@@ -48,6 +52,10 @@ pub(super) struct Sequencer {
     backlog: HashMap<BranchKey, usize>,
     last_outbox_id: u64,
     retry_at: HashMap<BranchKey, Timestamp>,
+}
+
+fn retry_after_ms() -> i64 {
+    i64::try_from(RETRY_AFTER.as_millis()).expect("seconds")
 }
 
 struct Group {
@@ -80,6 +88,14 @@ impl Sequencer {
         for (key, entry) in &round.heads {
             self.heads.insert(key.clone(), entry.clone());
         }
+        for key in &round.collapsed {
+            self.backlog.remove(key);
+        }
+        for key in &round.forgotten {
+            if let Some(count) = self.backlog.get_mut(key) {
+                *count = count.saturating_sub(1);
+            }
+        }
         for entry in &round.outbox {
             self.last_outbox_id = self.last_outbox_id.max(entry.id);
             *self.backlog.entry(entry.key.clone()).or_default() += 1;
@@ -87,17 +103,14 @@ impl Sequencer {
         for key in round.commits.keys() {
             self.retry_at.remove(key);
         }
-        let later = now.plus_ms(i64::try_from(RETRY_AFTER.as_millis()).expect("seconds"));
         for key in &round.blocked {
-            self.retry_at.entry(key.clone()).or_insert(later);
+            self.retry_at.entry(key.clone()).or_insert(now.plus_ms(retry_after_ms()));
         }
     }
 
-    /// Entries of a branch left the table.
-    pub(super) fn outbox_shrank(&mut self, key: &BranchKey, by: usize) {
-        if let Some(count) = self.backlog.get_mut(key) {
-            *count = count.saturating_sub(by);
-        }
+    /// After a failure: everything from the database again, but which branches to leave out is not in there.
+    pub(super) fn reload(&mut self, loaded: Self) {
+        *self = Self { retry_at: std::mem::take(&mut self.retry_at), ..loaded };
     }
 
     /// Whether a blocked branch is due again.
@@ -133,7 +146,7 @@ impl Sequencer {
         Ok(())
     }
 
-    /// One branch in a savepoint of its own: what is wrong with it stops no other.
+    /// One branch. What cannot be read stops no other; what cannot be written undoes the transaction, and the next leaves the branch out.
     fn visit(
         &mut self,
         conn: &Connection,
@@ -146,23 +159,27 @@ impl Sequencer {
             round.blocked.insert(key.clone());
             return Ok(());
         }
-        self.retry_at.remove(key);
-        conn.prepare_cached("SAVEPOINT branch")?.execute([])?;
-        let outbox_len = round.outbox.len();
-        match self.sequence(conn, config, now, key, round) {
-            Ok(()) => conn.prepare_cached("RELEASE branch")?.execute([])?,
+        let Some(entry) = self.head_or_new(conn, now, key, round)? else {
+            // Marks of a branch that does not exist: when it is made, everything is marked again.
+            return delete_marks(conn, key);
+        };
+        let compared = differences(conn, &entry, key, now);
+        let (found, has_marks) = match compared {
+            Ok(found) => found,
             Err(error) if conn.is_autocommit() => return Err(error),
             Err(error) => {
-                conn.execute_batch("ROLLBACK TO branch; RELEASE branch")?;
-                round.outbox.truncate(outbox_len);
-                round.heads.remove(key);
-                round.commits.remove(key);
                 round.blocked.insert(key.clone());
-                tracing::error!(branch = %key, %error, "branch could not be sequenced; trying again soon");
-                0
+                tracing::error!(branch = %key, %error, "branch cannot be sequenced; trying again soon");
+                return Ok(());
             }
         };
-        Ok(())
+        self.retry_at.remove(key);
+        let written = self.sequence(conn, config, now, key, entry, (&found, has_marks), round);
+        if let Err(StoreError::Failed(error)) = &written {
+            self.retry_at.insert(key.clone(), now.plus_ms(retry_after_ms()));
+            tracing::error!(branch = %key, error, "commit of the branch cannot be written; leaving it out for a while");
+        }
+        written
     }
 
     fn sequence(
@@ -171,14 +188,11 @@ impl Sequencer {
         config: &SqliteConfig,
         now: Timestamp,
         key: &BranchKey,
+        mut entry: HeadEntry,
+        (differences, has_marks): (&[Difference], bool),
         round: &mut Round,
     ) -> Result<(), StoreError> {
-        let Some(entry) = self.head_or_new(conn, now, key, round)? else {
-            // Marks of a branch that does not exist: when it is made, everything is marked again.
-            return delete_marks(conn, key);
-        };
-        let (differences, seen) = differences(conn, &entry, key, now)?;
-        if let Some(mass) = sequence::mass_deletion(&entry.state, &differences).filter(|_| !round.confirmed.contains(key)) {
+        if let Some(mass) = sequence::mass_deletion(&entry.state, differences).filter(|_| !round.confirmed.contains(key)) {
             hold(conn, key, now, &mass)?;
             round.blocked.insert(key.clone());
             return Ok(());
@@ -186,16 +200,15 @@ impl Sequencer {
         let mut ops = unsequenced_operations(conn, key)?;
         let uploaded = !ops.is_empty();
         ops.extend(round.named.get(key).into_iter().flatten().copied().filter(|id| !ops.contains(id)).collect::<Vec<_>>());
-        let mut entry = entry;
-        if let Some(commit) = sequence::commit(&entry.state, &differences, &ops, Tag::from_bits(rand::random()), now) {
-            mirror::write(conn, entry.n, commit.state.seq, &differences)?;
+        if let Some(commit) = sequence::commit(&entry.state, differences, &ops, Tag::from_bits(rand::random()), now) {
+            mirror::write(conn, entry.n, commit.state.seq, differences)?;
             entry.state = commit.state;
             mirror::store_head(conn, &entry, &commit.changed)?;
             log_commit(conn, &entry)?;
             self.enqueue(conn, config, key, &entry, commit.delivery, round)?;
             round.commits.insert(key.clone(), entry.state.seq);
         }
-        if seen {
+        if has_marks {
             delete_marks(conn, key)?;
             release(conn, key, now, round.confirmed.contains(key))?;
         }
@@ -231,6 +244,7 @@ impl Sequencer {
         let collapses = backlog >= config.outbox_per_branch_max;
         if collapses {
             conn.prepare_cached("DELETE FROM outbox WHERE head = ?1")?.execute([entry.n])?;
+            round.collapsed.insert(key.clone());
             tracing::warn!(branch = %key, backlog, "outbox collapsed: devices will pull");
         }
         match delivery {

@@ -52,7 +52,11 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     sequencer: Sequencer,
     queue: Receiver<Command>,
+    /// Taken from the queue, waiting for a transaction of its own.
+    next: Option<Box<dyn Job>>,
     waiting: Vec<Waiting>,
+    /// The last transaction left marks for the next.
+    is_behind: bool,
     data_version: i64,
     last_traffic: Instant,
     last_round: Instant,
@@ -68,8 +72,19 @@ impl Writer {
         queue: Receiver<Command>,
     ) -> Result<Self, StoreError> {
         let now = Instant::now();
-        let mut writer =
-            Self { conn, config, shared, sequencer, queue, waiting: Vec::new(), data_version: 0, last_traffic: now, last_round: now };
+        let mut writer = Self {
+            conn,
+            config,
+            shared,
+            sequencer,
+            queue,
+            next: None,
+            waiting: Vec::new(),
+            is_behind: false,
+            data_version: 0,
+            last_traffic: now,
+            last_round: now,
+        };
         writer.data_version = writer.read_data_version()?;
         writer.round(Vec::new())?;
         for (key, entry) in writer.sequencer.heads() {
@@ -82,7 +97,11 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut poll = self.config.poll_min;
         let closing = loop {
-            let pause = if self.waiting.is_empty() { poll } else { Duration::ZERO };
+            if let Some(job) = self.next.take() {
+                self.guarded(vec![job]);
+                continue;
+            }
+            let pause = if self.is_behind { Duration::ZERO } else { poll };
             match self.queue.recv_timeout(pause) {
                 Ok(Command::Job(first)) => {
                     poll = self.config.poll_min;
@@ -110,8 +129,12 @@ impl Writer {
 
     fn drain(&mut self, first: Box<dyn Job>) -> (Vec<Box<dyn Job>>, Option<oneshot::Sender<()>>) {
         let mut jobs = vec![first];
-        while jobs.len() < JOBS_PER_TRANSACTION {
+        while jobs.len() < JOBS_PER_TRANSACTION && !jobs[0].is_large() {
             match self.queue.try_recv() {
+                Ok(Command::Job(job)) if job.is_large() => {
+                    self.next = Some(job);
+                    break;
+                }
                 Ok(Command::Job(job)) => jobs.push(job),
                 Ok(Command::Close(reply)) => return (jobs, Some(reply)),
                 Err(_empty) => break,
@@ -131,7 +154,7 @@ impl Writer {
         };
         let forget = self.shared.outbox.acknowledged_count() > 0 && self.last_round.elapsed() > FORGET_AFTER;
         let due = self.sequencer.is_retry_due((self.config.clock)());
-        if changed || forget || due || !self.waiting.is_empty() {
+        if changed || forget || due || self.is_behind {
             self.guarded(Vec::new());
         }
         changed
@@ -156,7 +179,7 @@ impl Writer {
             let _undone = self.conn.execute_batch("ROLLBACK");
         }
         match Sequencer::load(&self.conn) {
-            Ok(sequencer) => self.sequencer = sequencer,
+            Ok(sequencer) => self.sequencer.reload(sequencer),
             Err(error) => tracing::error!(%error, "cannot read the heads"),
         }
     }
@@ -174,8 +197,9 @@ impl Writer {
             for job in jobs {
                 job.finish(Err(error.clone()));
             }
-            return Err(error);
+            return if matches!(error, StoreError::Refused { .. }) { Ok(()) } else { Err(error) };
         }
+        self.is_behind = !round.deferred.is_empty();
         self.sequencer.accept(&round, now);
         self.shared.outbox.forgotten(&forgotten);
         for (key, entry) in &round.heads {
@@ -227,10 +251,12 @@ impl Writer {
         results: &mut Vec<Result<BTreeSet<BranchKey>, StoreError>>,
     ) -> Result<(), StoreError> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        self.forget(forgotten)?;
+        round.forgotten = self.forget(forgotten)?;
         let mut touched: BTreeSet<BranchKey> = BTreeSet::new();
+        // Alone, a job that fails takes the transaction along and needs no savepoint.
+        let savepoints = jobs.len() > 1;
         for job in jobs {
-            let result = self.run_job(job.as_mut(), now, round)?;
+            let result = self.run_job(job.as_mut(), savepoints, now, round)?;
             touched.extend(result.iter().flatten().cloned());
             results.push(result);
         }
@@ -239,25 +265,29 @@ impl Writer {
         Ok(())
     }
 
-    fn forget(&mut self, ids: &[u64]) -> Result<(), StoreError> {
-        let mut statement = self.conn.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING (SELECT merchant_id FROM head WHERE n = outbox.head), (SELECT branch_id FROM head WHERE n = outbox.head)")?;
+    /// Deletes acknowledged entries and answers the branches that they were of.
+    fn forget(&self, ids: &[u64]) -> Result<Vec<BranchKey>, StoreError> {
+        let sql = "DELETE FROM outbox WHERE id = ?1
+            RETURNING (SELECT merchant_id FROM head WHERE n = outbox.head), (SELECT branch_id FROM head WHERE n = outbox.head)";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut keys = Vec::with_capacity(ids.len());
         for id in ids {
-            let mut rows = statement.query([id])?;
-            while let Some(row) = rows.next()? {
-                self.sequencer.outbox_shrank(&mirror::key(row, 0)?, 1);
-            }
+            keys.extend(statement.query_map([id], |row| mirror::key(row, 0))?.collect::<Result<Vec<_>, _>>()?);
         }
-        Ok(())
+        Ok(keys)
     }
 
-    /// One job in its savepoint. The outer error means that the whole transaction is gone.
+    /// One job, in a savepoint if there are others. The outer error means that the whole transaction is gone.
     fn run_job(
         &mut self,
         job: &mut dyn Job,
+        savepoint: bool,
         now: Timestamp,
         round: &mut Round,
     ) -> Result<Result<BTreeSet<BranchKey>, StoreError>, StoreError> {
-        self.conn.prepare_cached("SAVEPOINT job")?.execute([])?;
+        if savepoint {
+            self.conn.prepare_cached("SAVEPOINT job")?.execute([])?;
+        }
         let before: i64 = self.conn.prepare_cached("SELECT coalesce(max(n), 0) FROM mark")?.query_row([], |row| row.get(0))?;
         let mut work = Work {
             conn: &self.conn,
@@ -272,7 +302,7 @@ impl Writer {
         let ran = catch_unwind(AssertUnwindSafe(|| job.run(&mut work)));
         let result = ran.unwrap_or_else(|_panic| Err(StoreError::Failed("this request made the server panic; see the log".into())));
         if let Err(error) = result {
-            if self.conn.is_autocommit() {
+            if !savepoint || self.conn.is_autocommit() {
                 return Err(error);
             }
             self.conn.execute_batch("ROLLBACK TO job; RELEASE job")?;
@@ -280,7 +310,9 @@ impl Writer {
         }
         let Work { mut touched, confirmed, named, restarted, reload, .. } = work;
         touched.extend(branches_marked_after(&self.conn, before)?);
-        self.conn.prepare_cached("RELEASE job")?.execute([])?;
+        if savepoint {
+            self.conn.prepare_cached("RELEASE job")?.execute([])?;
+        }
         round.confirmed.extend(confirmed);
         for (key, ids) in named {
             round.named.entry(key).or_default().extend(ids);
@@ -297,7 +329,7 @@ impl Writer {
     }
 
     fn close(mut self, reply: Option<oneshot::Sender<()>>) {
-        while !self.waiting.is_empty() || self.shared.outbox.acknowledged_count() > 0 {
+        while self.is_behind || self.shared.outbox.acknowledged_count() > 0 {
             let before = (self.waiting.len(), self.shared.outbox.acknowledged_count());
             self.guarded(Vec::new());
             if before == (self.waiting.len(), self.shared.outbox.acknowledged_count()) {

@@ -3,8 +3,24 @@
 use mstore_protocol::{BranchKey, Code, MerchantId, Money, OperationId, Quantity, Row, StockAuthority, StockTarget};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{events, job::Work, ledger, ledger::Movement};
+use super::{Size, events, job::Work, ledger, ledger::Movement};
 use crate::{InventoryItem, Merchant, MoveKind, Product, RecipeLine, SourceWrite, StockMove, StockPolicy, StoreError};
+
+/// How much a write changes.
+pub(super) fn size(write: &SourceWrite) -> Size {
+    match write {
+        SourceWrite::PutProducts { products, .. } => Size::of(products.len()),
+        SourceWrite::PutInventory { items, .. } => Size::of(items.len()),
+        SourceWrite::MoveStock { moves, .. } => Size::of(moves.len()),
+        // A new branch gets the whole catalogue, a confirmed hold may be anything.
+        SourceWrite::PutMerchant(_) | SourceWrite::PutBranch { .. } | SourceWrite::ConfirmHold { .. } => Size::Large,
+        SourceWrite::DeleteProduct { .. }
+        | SourceWrite::PutBranchPrice { .. }
+        | SourceWrite::DeleteInventory { .. }
+        | SourceWrite::PutRecipe { .. }
+        | SourceWrite::Event { .. } => Size::Small,
+    }
+}
 
 /// Carries out a write; tells whether it had been seen before, and with which commit.
 pub(super) fn perform(work: &mut Work<'_>, write: SourceWrite) -> Result<events::Outcome, StoreError> {
