@@ -58,6 +58,15 @@ fn retry_after_ms() -> i64 {
     i64::try_from(RETRY_AFTER.as_millis()).expect("seconds")
 }
 
+/// The transaction that the sequencer works in.
+#[derive(Clone, Copy)]
+pub(super) struct Within<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) config: &'a SqliteConfig,
+    /// The time of the transaction.
+    pub(super) now: Timestamp,
+}
+
 struct Group {
     key: BranchKey,
     marks: u64,
@@ -119,42 +128,29 @@ impl Sequencer {
     }
 
     /// Sequences the marks of whole branches, oldest first, up to a bound; then settles what the touched branches have left.
-    pub(super) fn step(
-        &mut self,
-        conn: &Connection,
-        config: &SqliteConfig,
-        now: Timestamp,
-        touched: &BTreeSet<BranchKey>,
-        round: &mut Round,
-    ) -> Result<(), StoreError> {
+    pub(super) fn step(&mut self, within: Within<'_>, touched: &BTreeSet<BranchKey>, round: &mut Round) -> Result<(), StoreError> {
         let mut visited = BTreeSet::new();
         let mut taken = 0;
-        for group in groups(conn)? {
-            if taken > 0 && taken + group.marks > config.marks_per_transaction {
+        for group in groups(within.conn)? {
+            if taken > 0 && taken + group.marks > within.config.marks_per_transaction {
                 round.deferred.insert(group.key);
                 continue;
             }
             taken += group.marks;
             visited.insert(group.key.clone());
-            self.visit(conn, config, now, &group.key, round)?;
+            self.visit(within, &group.key, round)?;
         }
         for key in touched.difference(&visited) {
             if !round.deferred.contains(key) {
-                self.visit(conn, config, now, key, round)?;
+                self.visit(within, key, round)?;
             }
         }
         Ok(())
     }
 
     /// One branch. What cannot be read stops no other; what cannot be written undoes the transaction, and the next leaves the branch out.
-    fn visit(
-        &mut self,
-        conn: &Connection,
-        config: &SqliteConfig,
-        now: Timestamp,
-        key: &BranchKey,
-        round: &mut Round,
-    ) -> Result<(), StoreError> {
+    fn visit(&mut self, within: Within<'_>, key: &BranchKey, round: &mut Round) -> Result<(), StoreError> {
+        let Within { conn, now, .. } = within;
         if self.retry_at.get(key).is_some_and(|at| *at > now) && !round.confirmed.contains(key) {
             round.blocked.insert(key.clone());
             return Ok(());
@@ -174,7 +170,7 @@ impl Sequencer {
             }
         };
         self.retry_at.remove(key);
-        let written = self.sequence(conn, config, now, key, entry, (&found, has_marks), round);
+        let written = self.sequence(within, key, entry, (&found, has_marks), round);
         if let Err(StoreError::Failed(error)) = &written {
             self.retry_at.insert(key.clone(), now.plus_ms(retry_after_ms()));
             tracing::error!(branch = %key, error, "commit of the branch cannot be written; leaving it out for a while");
@@ -184,14 +180,13 @@ impl Sequencer {
 
     fn sequence(
         &mut self,
-        conn: &Connection,
-        config: &SqliteConfig,
-        now: Timestamp,
+        within: Within<'_>,
         key: &BranchKey,
         mut entry: HeadEntry,
         (differences, has_marks): (&[Difference], bool),
         round: &mut Round,
     ) -> Result<(), StoreError> {
+        let Within { conn, config, now } = within;
         if let Some(mass) = sequence::mass_deletion(&entry.state, differences).filter(|_| !round.confirmed.contains(key)) {
             hold(conn, key, now, &mass)?;
             round.blocked.insert(key.clone());

@@ -19,7 +19,7 @@ use super::{
     SqliteConfig,
     job::{Job, Seen, Work},
     mirror,
-    sequencer::{Round, Sequencer},
+    sequencer::{Round, Sequencer, Within},
     shared::Shared,
 };
 use crate::{OutboxMessage, StoreError};
@@ -260,7 +260,7 @@ impl Writer {
             touched.extend(result.iter().flatten().cloned());
             results.push(result);
         }
-        self.sequencer.step(&self.conn, &self.config, now, &touched, round)?;
+        self.sequencer.step(Within { conn: &self.conn, config: &self.config, now }, &touched, round)?;
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
     }

@@ -23,7 +23,7 @@ macro_rules! store_conformance {
             a_bulk_import_is_one_commit_without_frames frames_rebuild_the_rows fresh_entries_come_in_order_and_acknowledged_ones_go
             an_overflow_of_fresh_entries_is_read_from_the_table sub_digests_add_up rows_of_a_range_are_those_of_the_sub_digest
             an_unknown_branch_has_no_changes a_recipe_is_part_of_the_row
-            a_price_in_another_currency_is_refused concurrent_writers_get_dense_numbers the_sweep_of_a_true_mirror_finds_nothing);
+            a_price_in_another_currency_is_refused concurrent_writers_get_dense_numbers a_refused_write_leaves_its_neighbours_alone the_sweep_of_a_true_mirror_finds_nothing);
         $crate::store_conformance!(@tests $backend, $make, operations:
             a_sale_moves_stock_and_makes_a_transaction a_duplicate_answers_the_first_seq a_rejection_is_repeated an_id_with_another_body_is_reused
             one_bad_operation_blocks_no_other every_rejection_has_its_code frames_name_their_operations own_operations_are_those_of_the_device

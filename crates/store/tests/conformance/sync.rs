@@ -346,6 +346,28 @@ pub async fn concurrent_writers_get_dense_numbers(f: Fixture) {
     assert_eq!(digests_of(&answer.lines), head.digests);
 }
 
+pub async fn a_refused_write_leaves_its_neighbours_alone(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p"]).await;
+    let outcomes = std::sync::Mutex::new(Vec::new());
+    futures_join((0..100).map(|i| {
+        let (f, outcomes) = (&f, &outcomes);
+        async move {
+            let item = if i % 2 == 0 { "p" } else { "none" };
+            let outcome = f.stock_move("a", MoveKind::Delta, StockTarget::Product, item, "1").await;
+            outcomes.lock().unwrap().push((item, outcome));
+        }
+    }))
+    .await;
+    for (item, outcome) in outcomes.into_inner().unwrap() {
+        match outcome {
+            Ok(written) => assert!(item == "p" && written.seqs.len() == 1),
+            Err(error) => assert!(matches!((item, error), ("none", StoreError::Refused { code: Code::UnknownProduct, .. }))),
+        }
+    }
+    assert_eq!(f.stock("a", "p").await, "50");
+}
+
 pub async fn the_sweep_of_a_true_mirror_finds_nothing(f: Fixture) {
     let f = f.shop().await;
     f.put_items("a", &["milk"]).await;
