@@ -53,6 +53,11 @@ struct Staged {
     snapshot: bool,
 }
 
+/// Of a verdict that came before the first snapshot: the device knows no numbering yet.
+fn no_epoch() -> mstore_protocol::Epoch {
+    mstore_protocol::Epoch::from_bits(0)
+}
+
 /// Something that must never happen.
 pub(crate) type Broken = String;
 
@@ -64,6 +69,8 @@ pub(crate) struct Device {
     pub(crate) life: u32,
     fetched: Vec<(Key, Box<str>)>,
     unnamed: Vec<QueuedOperation>,
+    /// A commit could not be shown: nothing that was decided on it is carried out.
+    failed: bool,
 }
 
 fn known(disk: &Disk) -> Known {
@@ -76,7 +83,7 @@ impl Device {
     pub(crate) fn new(now: u64, seed: u64) -> Self {
         let disk = Disk::default();
         let session = Session::new(now, SessionConfig { seed, ..SessionConfig::default() }, known(&disk));
-        Self { disk, session, life: 0, fetched: Vec::new(), unnamed: Vec::new() }
+        Self { disk, session, life: 0, fetched: Vec::new(), unnamed: Vec::new(), failed: false }
     }
 
     /// Power off, power on: what is on disk is all that is left.
@@ -84,6 +91,7 @@ impl Device {
         self.life += 1;
         self.fetched.clear();
         self.unnamed.clear();
+        self.failed = false;
         if let Some(staged) = self.disk.staged.as_mut().filter(|staged| staged.position.is_none()) {
             *staged = Staged::default();
         }
@@ -117,6 +125,9 @@ impl Device {
 
     /// Carries out what needs no network; gives the input that answers it.
     pub(crate) fn perform(&mut self, effect: Effect, clock: Timestamp) -> Result<Option<Input>, Broken> {
+        if self.failed && matches!(effect, Effect::Apply(_) | Effect::Show { .. } | Effect::Adopt(_) | Effect::ReplaceRanges { .. }) {
+            return Ok(None);
+        }
         match effect {
             Effect::Apply(commit) => self.apply(&commit),
             Effect::Show { to, snapshot, .. } => self.show(to, snapshot),
@@ -174,6 +185,7 @@ impl Device {
                     ChangeOp::Delete => None,
                     ChangeOp::Patch => {
                         let Some(base) = self.disk.rows.get(&key) else {
+                            self.failed = true;
                             return Ok(Some(Input::ApplyFailed { cursor: before, fault: ApplyFault::BaseMissing }));
                         };
                         let patch = change.patch().map_err(|error| error.to_string())?;
@@ -209,7 +221,7 @@ impl Device {
     fn leave_overlay(&mut self, cursor: Cursor, ops: &[OperationId]) {
         for sale in &mut self.disk.journal {
             sale.named |= ops.contains(&sale.id);
-            let passed = matches!(sale.state, SaleState::Accepted { at } if at.epoch == cursor.epoch && at.seq <= cursor.seq);
+            let passed = matches!(sale.state, SaleState::Accepted { at } if (at.epoch == cursor.epoch || at.epoch == no_epoch()) && at.seq <= cursor.seq);
             sale.shown |= passed || ops.contains(&sale.id);
             if passed && !std::mem::replace(&mut sale.named, true) {
                 // Its commit went by without naming it: the server may have lost it since.
@@ -296,9 +308,7 @@ impl Device {
     }
 
     fn settle(&mut self, verdicts: &[Verdict]) {
-        let Some(cursor) =
-            self.disk.cursor.or(Some(Cursor { epoch: mstore_protocol::Epoch::from_bits(0), seq: 0, tag: mstore_protocol::Tag::NONE }))
-        else {
+        let Some(cursor) = self.disk.cursor.or(Some(Cursor { epoch: no_epoch(), seq: 0, tag: mstore_protocol::Tag::NONE })) else {
             return;
         };
         for verdict in verdicts {
@@ -324,6 +334,7 @@ impl Device {
 
     /// Takes all effects out: a crash comes between them.
     pub(crate) fn take_effects(&mut self) -> VecDeque<Effect> {
+        self.failed = false;
         std::iter::from_fn(|| self.session.poll()).collect()
     }
 }

@@ -88,12 +88,14 @@ enum Call {
     Upload(Vec<OperationId>),
 }
 
+type RangeRows = Vec<(crate::server::Key, Box<str>)>;
+
 #[derive(Debug)]
 enum End {
     Changes(Ask, Option<Reply>, usize),
     Head(Option<Head>),
     SubDigests(Option<Vec<u8>>),
-    Rows(Option<(mstore_protocol::Cursor, Vec<(crate::server::Key, Box<str>)>)>),
+    Rows(Option<(mstore_protocol::Cursor, RangeRows)>),
     Upload(Option<Vec<mstore_protocol::Verdict>>),
 }
 
@@ -269,7 +271,10 @@ impl World {
                     return Ok(());
                 }
                 self.note(|| format!("device {device} → {}", short(&format!("{effect:?}"))));
-                inputs.extend(self.perform(device, effect)?);
+                match self.perform(device, effect)? {
+                    Some(failed @ Input::ApplyFailed { .. }) => inputs.push_front(failed),
+                    other => inputs.extend(other),
+                }
                 inputs.extend(self.devices[device].take_unnamed());
             }
         }

@@ -13,6 +13,8 @@ use super::{LocalDb, count_unshown};
 pub(crate) enum ApplyError {
     #[error("a patch of {collection} {id}, which is not here")]
     BaseMissing { collection: Collection, id: String },
+    #[error("commit {next} does not follow {here:?}")]
+    OutOfOrder { next: Cursor, here: Option<Cursor> },
     #[error("a change that cannot be carried out: {0}")]
     Frame(#[from] FrameError),
     #[error("the local database failed: {0}")]
@@ -32,6 +34,7 @@ impl LocalDb {
     /// Shows commits, each of which follows the one before.
     pub(crate) fn apply(&mut self, commits: &[ReadyCommit]) -> Result<Applied, ApplyError> {
         let Some(last) = commits.last() else { return Ok(Applied { changes: 0, requeued: false }) };
+        self.check_order(commits)?;
         let mut digests = self.digests.clone();
         let watched = self.unshown > 0;
         let changes = Self::transaction(&self.conn, |conn| {
@@ -52,6 +55,19 @@ impl LocalDb {
         })?;
         self.shown_now(last.cursor, digests)?;
         Ok(Applied { changes, requeued: watched && self.has_requeued()? })
+    }
+
+    /// Whatever was decided elsewhere: only the very next commit is shown.
+    fn check_order(&self, commits: &[ReadyCommit]) -> Result<(), ApplyError> {
+        let mut here = self.cursor;
+        for commit in commits {
+            let next = commit.cursor;
+            if here.is_none_or(|here| here.epoch != next.epoch || here.seq + 1 != next.seq) {
+                return Err(ApplyError::OutOfOrder { next, here });
+            }
+            here = Some(next);
+        }
+        Ok(())
     }
 
     /// After a transaction that showed something.
@@ -135,7 +151,7 @@ pub(super) fn leave_overlay<'a>(conn: &Connection, cursor: Cursor, ops: impl Ite
     }
     let mut pass = conn.prepare_cached(
         "UPDATE operation SET shown = 1, named = 1, state = CASE named WHEN 0 THEN 'queued' ELSE state END
-         WHERE state = 'accepted' AND shown = 0 AND epoch = ?1 AND seq <= ?2 RETURNING device_seq",
+         WHERE state = 'accepted' AND shown = 0 AND (epoch = ?1 OR epoch IS NULL) AND seq <= ?2 RETURNING device_seq",
     )?;
     for device_seq in pass.query_map(params![cursor.epoch.to_string(), cursor.seq], |row| row.get::<_, i64>(0))? {
         shown.push(device_seq?);

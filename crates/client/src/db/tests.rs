@@ -74,6 +74,7 @@ impl Till {
 
     fn with_tea(stock: &str) -> Self {
         let mut till = Self::new();
+        till.db.show(&answer(&[], 0, &[]), at(0), true).unwrap();
         till.db.apply(&[commit(1, &[], &tea(stock))]).unwrap();
         till
     }
@@ -139,6 +140,7 @@ fn a_patch_without_its_row_shows_nothing_of_the_whole_batch() {
     assert!(matches!(till.db.apply(&batch), Err(ApplyError::BaseMissing { .. })));
     assert_eq!((till.stock().as_str(), till.db.cursor()), ("41 of 41", Some(at(1))));
     till.check_digests();
+    assert!(matches!(till.db.apply(&[commit(3, &[], &tea("7"))]), Err(ApplyError::OutOfOrder { .. })), "2 is missing");
 }
 
 #[test]

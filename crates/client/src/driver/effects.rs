@@ -19,7 +19,11 @@ impl Driver {
     pub(super) async fn perform(&mut self, effect: Effect) {
         if !matches!(effect, Effect::Apply(_)) {
             // What was handed out before must be on disk before anything builds on it.
-            self.flush().await;
+            let shown = self.flush().await;
+            if !shown && matches!(effect, Effect::Show { .. } | Effect::Adopt(_) | Effect::ReplaceRanges { .. }) {
+                // Decided on a state that did not come about; the engine hears of it next and asks again.
+                return;
+            }
         }
         match effect {
             Effect::Apply(commit) => self.ready.push(commit),
@@ -50,10 +54,10 @@ impl Driver {
         }
     }
 
-    /// Shows the commits that are ready, in one local transaction.
-    pub(super) async fn flush(&mut self) {
+    /// Shows the commits that are ready, in one local transaction; false if that failed.
+    pub(super) async fn flush(&mut self) -> bool {
         if self.ready.is_empty() {
-            return;
+            return true;
         }
         let commits = std::mem::take(&mut self.ready);
         let long = commits.iter().map(mstore_engine::ReadyCommit::changes).sum::<usize>() > CHANGES_SHORT_MAX;
@@ -64,6 +68,7 @@ impl Driver {
             })
             .await;
         self.dirty = true;
+        let shown = result.is_ok();
         match result {
             Ok(applied) => {
                 self.requeue_again(applied.requeued).await;
@@ -76,12 +81,13 @@ impl Driver {
             Err(error) => {
                 tracing::warn!(device = %self.enrolment.device_id, %error, "a commit could not be shown");
                 let fault = match error {
-                    ApplyError::BaseMissing { .. } | ApplyError::Frame(_) => ApplyFault::BaseMissing,
+                    ApplyError::BaseMissing { .. } | ApplyError::Frame(_) | ApplyError::OutOfOrder { .. } => ApplyFault::BaseMissing,
                     ApplyError::Sqlite(_) => ApplyFault::Storage,
                 };
-                self.inputs.push_back(Input::ApplyFailed { cursor: state.0, fault });
+                self.inputs.push_front(Input::ApplyFailed { cursor: state.0, fault });
             }
         }
+        shown
     }
 
     fn count_frames(&self, commit: &mstore_engine::ReadyCommit) {
