@@ -143,6 +143,15 @@ impl LocalDb {
         result
     }
 
+    /// Another numbering, or everything anew, is taken over: accepted operations wait for a verdict again, in the same transaction, so that no crash in between
+    /// leaves them with a server that may have forgotten them.
+    fn if_renumbered(conn: &Connection, from: Option<Cursor>, to: Cursor, snapshot: bool) -> rusqlite::Result<()> {
+        if from.is_some_and(|from| snapshot || from.epoch != to.epoch) {
+            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted'", [])?;
+        }
+        Ok(())
+    }
+
     /// Writes the position; within a transaction.
     fn write_position(conn: &Connection, cursor: Cursor, digests: &BTreeMap<Collection, Digest>) -> rusqlite::Result<()> {
         let digests = serde_json::to_string(digests).expect("digests are always JSON");
@@ -159,8 +168,11 @@ impl LocalDb {
 
     /// The server has the same rows under another numbering.
     pub(crate) fn adopt(&mut self, cursor: Cursor) -> Result<(), DbError> {
-        let digests = &self.digests;
-        Self::transaction(&self.conn, |conn| Self::write_position(conn, cursor, digests))?;
+        let (from, digests) = (self.cursor, &self.digests);
+        Self::transaction(&self.conn, |conn| {
+            Self::if_renumbered(conn, from, cursor, false)?;
+            Self::write_position(conn, cursor, digests)
+        })?;
         self.cursor = Some(cursor);
         Ok(())
     }

@@ -124,7 +124,7 @@ impl Device {
     }
 
     /// Carries out what needs no network; gives the input that answers it.
-    pub(crate) fn perform(&mut self, effect: Effect, clock: Timestamp) -> Result<Option<Input>, Broken> {
+    pub(crate) fn perform(&mut self, effect: Effect) -> Result<Option<Input>, Broken> {
         if self.failed && matches!(effect, Effect::Apply(_) | Effect::Show { .. } | Effect::Adopt(_) | Effect::ReplaceRanges { .. }) {
             return Ok(None);
         }
@@ -136,7 +136,7 @@ impl Device {
                 Ok(None)
             }
             Effect::Adopt(cursor) => {
-                self.disk.cursor = Some(cursor);
+                self.became(cursor, &[]);
                 Ok(Some(self.applied(cursor)))
             }
             Effect::ReplaceRanges { collection, ranges } => self.replace(&collection, &ranges),
@@ -144,7 +144,7 @@ impl Device {
                 self.settle(&verdicts);
                 Ok(None)
             }
-            Effect::Requeue => Ok(Some(self.requeue(clock))),
+            Effect::Requeue => Ok(Some(self.requeue())),
             Effect::Connect { .. }
             | Effect::Subscribe(_)
             | Effect::Disconnect
@@ -214,8 +214,11 @@ impl Device {
 
     /// The end of a local transaction: cursor and overlay move with the rows.
     fn became(&mut self, cursor: Cursor, ops: &[OperationId]) {
-        self.disk.cursor = Some(cursor);
+        let renumbered = self.disk.cursor.replace(cursor).is_some_and(|from| from.epoch != cursor.epoch);
         self.leave_overlay(cursor, ops);
+        if renumbered {
+            self.queue_accepted();
+        }
     }
 
     fn leave_overlay(&mut self, cursor: Cursor, ops: &[OperationId]) {
@@ -267,7 +270,11 @@ impl Device {
             let row = text.map(|text| Row::parse(&text)).transpose().map_err(|error| error.to_string())?;
             self.put(key, row);
         }
+        let had_rows = self.disk.cursor.is_some();
         self.became(to, &staged.ops);
+        if snapshot && had_rows {
+            self.queue_accepted();
+        }
         Ok(Some(self.applied(to)))
     }
 
@@ -324,10 +331,13 @@ impl Device {
         self.leave_overlay(cursor, &[]);
     }
 
-    fn requeue(&mut self, _clock: Timestamp) -> Input {
+    fn queue_accepted(&mut self) {
         for sale in self.disk.journal.iter_mut().filter(|sale| matches!(sale.state, SaleState::Accepted { .. })) {
             sale.state = SaleState::Queued;
         }
+    }
+
+    fn requeue(&self) -> Input {
         let queue = self.disk.journal.iter().filter(|sale| sale.state == SaleState::Queued);
         Input::Requeued(queue.map(|sale| QueuedOperation { id: sale.id, at: sale.at }).collect())
     }

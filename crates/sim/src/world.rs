@@ -303,8 +303,7 @@ impl World {
             | Effect::ReplaceRanges { .. }
             | Effect::Settle(_)
             | Effect::Requeue => {
-                let clock = self.clock();
-                let input = self.devices[device].perform(effect, clock)?;
+                let input = self.devices[device].perform(effect)?;
                 self.check_device(device)?;
                 return Ok(input);
             }

@@ -19,7 +19,7 @@ impl LocalDb {
     pub(crate) fn show(&mut self, staged: &Staged, to: Cursor, snapshot: bool) -> Result<Applied, DbError> {
         let mut digests = if snapshot { Digests::new() } else { self.digests.clone() };
         let fresh = snapshot && !staged.joined;
-        let watched = self.unshown > 0;
+        let (watched, from) = (self.unshown > 0, self.cursor);
         let changes = Self::transaction(&self.conn, |conn| {
             if snapshot {
                 conn.execute("DELETE FROM row", [])?;
@@ -37,6 +37,7 @@ impl LocalDb {
             if watched {
                 leave_overlay(conn, to, staged.ops.iter())?;
             }
+            Self::if_renumbered(conn, from, to, snapshot)?;
             Self::write_position(conn, to, &digests)?;
             Ok::<_, DbError>(changes)
         })?;

@@ -43,9 +43,10 @@ impl Session {
         }
     }
 
-    /// A repair waits for the cursor to be exactly where its rows are; doubt waits for the server.
+    /// Until the server, or its head, has confirmed the cursor after a new subscription, frames wait: a server restored from a backup may
+    /// number other commits alike. A repair waits for the cursor to be exactly where its rows are.
     fn may_advance(&self, cursor: Cursor) -> bool {
-        !self.in_doubt && !self.repair.holds_at(cursor)
+        !self.in_doubt && self.pull.knows_cursor() && !self.repair.holds_at(cursor)
     }
 
     fn hand_out(&mut self, now: Moment, commit: ReadyCommit) {
@@ -99,6 +100,7 @@ impl Session {
             if at == now {
                 self.drop_confirmed_want();
                 self.confirm(now);
+                self.advance(now);
             }
             self.check_digests(now);
         } else if head.seq > cursor.seq {

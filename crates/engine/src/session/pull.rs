@@ -96,6 +96,11 @@ impl Pull {
         self.confirmed && !self.is_behind()
     }
 
+    /// The cursor is the server's own since the last subscription.
+    pub(super) fn knows_cursor(&self) -> bool {
+        self.confirmed
+    }
+
     /// Something is known to be missing here.
     pub(super) fn is_behind(&self) -> bool {
         let missing = |reason: Reason| !matches!(reason, Reason::Poll | Reason::Requested | Reason::Returned);
@@ -253,6 +258,7 @@ impl Session {
                 // Frames may have moved the cursor on while the answer was on its way: it holds for what was asked.
                 if ask.after == self.cursor {
                     self.confirm(now);
+                    self.advance(now);
                 }
             }
             CatchUpOutcome::Broken { resume } => {
@@ -291,6 +297,7 @@ impl Session {
             self.effects.push_back(Effect::DropStaged);
             if self.cursor == Some(to) {
                 self.confirm(now);
+                self.advance(now);
             }
             return;
         }
@@ -300,7 +307,12 @@ impl Session {
         self.pull.needs_snapshot = false;
         self.effects.push_back(Effect::Show { to, snapshot, is_fallback: ask.is_fallback });
         self.expected = Some((to, digests));
+        let had_rows = self.cursor.is_some();
         self.move_to(now, to, renumbered);
+        if snapshot && had_rows && !renumbered {
+            // Nobody vouches for what this server remembers of the time before: hand the operations in again, which is safe.
+            self.effects.push_back(Effect::Requeue);
+        }
         self.confirm(now);
         if snapshot && !self.head_confirms(now) {
             // It may have been a cached one.
