@@ -15,6 +15,9 @@ use crate::{
 /// A local database that refuses is tried again after this, milliseconds.
 const STORAGE_RETRY_MS: u64 = 2_000;
 
+/// Nobody puts a server back to a backup faster than this, milliseconds.
+const RESTORE_TAKES_MS: u64 = 30_000;
+
 impl Session {
     pub(super) fn frame_arrived(&mut self, now: Moment, collection: Collection, frame: Frame) {
         self.counters.frames += 1;
@@ -43,10 +46,11 @@ impl Session {
         }
     }
 
-    /// Until the server, or its head, has confirmed the cursor after a new subscription, frames wait: a server restored from a backup may
-    /// number other commits alike. A repair waits for the cursor to be exactly where its rows are.
+    /// After a new subscription frames wait until the server or its head has confirmed the cursor, unless that was a moment ago: a server
+    /// restored from a backup may number other commits alike. A repair waits for the cursor to be exactly where its rows are.
     fn may_advance(&self, cursor: Cursor) -> bool {
-        !self.in_doubt && self.pull.knows_cursor() && !self.repair.holds_at(cursor)
+        let lately = self.confirmed_at.is_some_and(|at| self.last_now.saturating_sub(at) < RESTORE_TAKES_MS);
+        !self.in_doubt && (lately || self.pull.knows_cursor()) && !self.repair.holds_at(cursor)
     }
 
     fn hand_out(&mut self, now: Moment, commit: ReadyCommit) {
