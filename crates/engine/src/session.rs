@@ -109,6 +109,8 @@ pub struct Session {
     head: Option<(Head, Moment)>,
     /// A numbering seen on MQTT about which the server has been asked.
     asked_about: Option<(Epoch, u64)>,
+    /// A commit with the cursor's number but another tag was seen: nothing is shown until the server has decided.
+    in_doubt: bool,
     confirmed_at: Option<Moment>,
     buffer: Buffer,
     link: Link,
@@ -131,6 +133,7 @@ impl Session {
             expected: None,
             head: None,
             asked_about: None,
+            in_doubt: false,
             confirmed_at: None,
             buffer: Buffer::default(),
             link: Link::new(now),
