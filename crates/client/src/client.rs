@@ -285,7 +285,9 @@ impl Client {
     pub fn status(&self) -> Status {
         let status = self.shared.status.borrow().clone();
         let as_of = if status.state == mstore_protocol::DeviceState::Live { Some(wall()) } else { self.shared.as_of() };
-        Status { as_of, ..status }
+        // What was committed a moment ago counts before the task has taken notice: a queue is never said to be shorter than it is.
+        let queue_depth = status.queue_depth + held(&self.shared.fresh).len() as u64;
+        Status { as_of, queue_depth, ..status }
     }
 
     /// The state whenever anything but the clock changes.

@@ -247,6 +247,8 @@ pub struct Written {
     pub seqs: BTreeMap<BranchKey, Seq>,
     /// Events: the same key or id had been seen before.
     pub duplicate: bool,
+    /// When it was durable, microseconds since 1970 on the store's clock; for measuring.
+    pub durable_at_us: i64,
 }
 
 /// An upload whose sender is known and whose limits were checked.

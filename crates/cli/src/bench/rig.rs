@@ -83,13 +83,13 @@ impl Rig {
         Ok(tills)
     }
 
-    /// Moves one product's stock by one; the commit's seq.
-    pub(super) async fn move_one(&self, n: usize) -> Result<Option<u64>, Failure> {
+    /// Moves one product's stock by one; when that was durable, microseconds since 1970 on the server's clock, which is ours.
+    pub(super) async fn move_one(&self, n: usize) -> Result<i64, Failure> {
         let product = &self.products[n % self.products.len()];
         let moves = [stock_move(product, MoveKind::Delta, Quantity::from_units(1), "bench")];
         let path = crate::shop::path(&self.key, "/stock-moves");
         let answer: Value = self.api.post(&path, &json!({ "moves": moves })).await?;
-        Ok(answer["seqs"][0]["seq"].as_u64())
+        answer["durable_at_us"].as_i64().ok_or_else(|| Failure::unavailable("the server did not say when it was durable"))
     }
 
     /// The branch's head.

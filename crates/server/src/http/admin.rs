@@ -113,6 +113,8 @@ pub(super) struct WriteAnswer {
     seqs: Vec<BranchSeq>,
     /// The same id or key had been seen before.
     duplicate: bool,
+    /// When it was durable, microseconds since 1970 on the server's clock; for measuring.
+    durable_at_us: i64,
 }
 
 /// A commit of a branch.
@@ -126,9 +128,9 @@ pub(super) struct BranchSeq {
 }
 
 async fn write(app: &App, write: SourceWrite) -> Result<Json<WriteAnswer>, Refusal> {
-    let Written { seqs, duplicate } = app.store.write(write).await?;
+    let Written { seqs, duplicate, durable_at_us } = app.store.write(write).await?;
     let seqs = seqs.into_iter().map(|(key, seq)| BranchSeq { merchant: key.merchant, branch: key.branch, seq }).collect();
-    Ok(Json(WriteAnswer { seqs, duplicate }))
+    Ok(Json(WriteAnswer { seqs, duplicate, durable_at_us }))
 }
 
 /// A name in the body must be the one in the path.

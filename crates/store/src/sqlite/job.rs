@@ -36,6 +36,8 @@ pub(super) struct Seen {
     pub(super) commits: BTreeMap<BranchKey, Seq>,
     /// Where the heads of the branches it touched are; without those that are held back.
     pub(super) heads: BTreeMap<BranchKey, Seq>,
+    /// When the last of them was durable, microseconds since 1970 on this machine's clock.
+    pub(super) durable_at_us: i64,
 }
 
 /// Something for the writer to do.

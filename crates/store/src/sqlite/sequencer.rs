@@ -28,6 +28,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Round {
     /// Heads that changed.
     pub(super) heads: BTreeMap<BranchKey, HeadEntry>,
+    /// When its transaction was durable, microseconds since 1970.
+    pub(super) durable_at_us: i64,
     /// What is to be published.
     pub(super) outbox: Vec<OutboxEntry>,
     /// The branches of acknowledged entries that were deleted, one for each.

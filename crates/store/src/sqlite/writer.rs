@@ -199,6 +199,7 @@ impl Writer {
             }
             return if matches!(error, StoreError::Refused { .. }) { Ok(()) } else { Err(error) };
         }
+        round.durable_at_us = now_us();
         self.is_behind = !round.deferred.is_empty();
         self.sequencer.accept(&round, now);
         self.shared.outbox.forgotten(&forgotten);
@@ -238,6 +239,7 @@ impl Writer {
                     seen.heads.insert(key.clone(), entry.state.seq);
                 }
             }
+            seen.durable_at_us = round.durable_at_us;
             job.finish(Ok(&seen));
         }
     }
@@ -349,6 +351,12 @@ impl Writer {
 }
 
 /// The branches that marks were left for since; catalogue-wide ones count for every branch of the merchant.
+/// For measuring only: no decision depends on it.
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
 fn branches_marked_after(conn: &Connection, n: i64) -> Result<Vec<BranchKey>, StoreError> {
     let sql = "SELECT DISTINCT merchant_id, branch_id FROM mark WHERE n > ?1 AND branch_id <> '*'
         UNION SELECT b.merchant_id, b.branch_id FROM (SELECT DISTINCT merchant_id FROM mark WHERE n > ?1 AND branch_id = '*') m

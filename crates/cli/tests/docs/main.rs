@@ -9,7 +9,6 @@ mod shell;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use page::Page;
 use ports::Ports;
@@ -30,8 +29,8 @@ fn commands_in_the_docs_do_what_the_page_says() {
     if runnable.is_empty() {
         return;
     }
-    let program = program();
-    let faults: Vec<String> = runnable.iter().filter_map(|page| fault(page, &program)).collect();
+    let program = Path::new(env!("CARGO_BIN_EXE_mstore-sync"));
+    let faults: Vec<String> = runnable.iter().filter_map(|page| fault(page, program)).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
 }
 
@@ -53,7 +52,7 @@ fn fault(page: &Page, program: &Path) -> Option<String> {
 }
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a directory of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/cli is in the workspace")
 }
 
 /// The README and every page of the book, in a stable order; those that exist.
@@ -64,32 +63,4 @@ fn documentation() -> Vec<PathBuf> {
     all.insert(0, root().join("README.md"));
     all.retain(|path| path.is_file());
     all
-}
-
-/// Builds `mstore-sync` and says where it is; quick if it is built already.
-fn program() -> PathBuf {
-    if let Some(path) = std::env::var_os("MSTORE_SYNC_BIN") {
-        return path.into();
-    }
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--package", "mstore-sync", "--bin", "mstore-sync", "--message-format", "json-render-diagnostics"])
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo can be started");
-    assert!(output.status.success(), "mstore-sync does not build");
-    executable(&String::from_utf8_lossy(&output.stdout)).expect("cargo names the program that it built")
-}
-
-/// The last executable that cargo's messages name.
-fn executable(messages: &str) -> Option<PathBuf> {
-    let messages = messages.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next()
-}
-
-#[test]
-fn the_program_is_read_from_cargos_messages() {
-    let messages = "{\"executable\":null}\n{\"executable\":\"/t/debug/mstore-sync\"}\n{\"reason\":\"build-finished\"}\nnoise";
-    assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/mstore-sync")));
 }

@@ -15,9 +15,10 @@ impl Ports {
         Self(listeners.map(|listener| listener.local_addr().expect("a bound listener has an address").port()))
     }
 
-    /// The variables that make `serve` use these ports.
+    /// The variables that make `serve` use these ports, and the other commands find it there.
     pub(crate) fn variables(&self) -> impl Iterator<Item = (&'static str, String)> {
-        DEFAULTS.iter().zip(self.0).map(|((_default, variable), port)| (*variable, format!("127.0.0.1:{port}")))
+        let listen = DEFAULTS.iter().zip(self.0).map(|((_default, variable), port)| (*variable, format!("127.0.0.1:{port}")));
+        listen.chain([("MSTORE_SERVER", format!("http://127.0.0.1:{}", self.0[0]))])
     }
 
     /// The text with every default port, where it stands as a number of its own, replaced.
