@@ -166,10 +166,8 @@ fn setting_of(key: &str, value: &toml::Value) -> Result<(&'static str, String), 
         );
         return Err(format!("unknown key {key:?}; {hint}"));
     };
-    match value {
-        toml::Value::String(text) => Ok((setting.key, text.clone())),
-        other => Err(format!("{key} takes a string, not {}", other.type_str())),
-    }
+    let text = value.as_str().ok_or_else(|| format!("{key} takes a string, not {}", value.type_str()))?;
+    Ok((setting.key, text.to_owned()))
 }
 
 /// Edit distance (Wagner and Fischer 1974), for "did you mean".

@@ -413,5 +413,10 @@ pub(crate) async fn with_db<T: Send + 'static>(
         return work(&mut db);
     }
     let db = Arc::clone(db);
-    tokio::task::spawn_blocking(move || work(&mut held(&db))).await.expect("work on the database does not panic")
+    match tokio::task::spawn_blocking(move || work(&mut held(&db))).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is shutting down and drops this task next; nothing half-done is on disk.
+        Err(_) => std::future::pending().await,
+    }
 }

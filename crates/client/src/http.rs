@@ -24,7 +24,7 @@ use crate::{chance::Chance, db::LocalDb, error::OpenError, staged::Staged, stats
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// Staged rows beyond this go to the staging table.
-const STAGED_BYTES_MAX: usize = 32 * 1024 * 1024;
+const STAGED_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// A call did not bring an answer that can be used.
 #[derive(Debug)]
@@ -58,9 +58,14 @@ pub(crate) fn http_client() -> Result<reqwest::Client, OpenError> {
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .pool_max_idle_per_host(2)
+        // Between polls there are minutes: a kept connection would only cost the server memory.
+        .pool_idle_timeout(IDLE_CONNECTION)
         .build()
         .map_err(|error| OpenError::Url { url: "https".into(), detail: format!("the TLS set-up failed: {error}") })
 }
+
+/// A connection nobody used for this long is closed.
+const IDLE_CONNECTION: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Redeems a claim code.
 pub(crate) async fn enrol(http: &reqwest::Client, server_url: &str, request: &EnrolRequest) -> Result<Enrolment, OpenError> {

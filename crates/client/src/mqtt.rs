@@ -110,7 +110,7 @@ impl Link {
     /// Subscribes to one more collection; a refusal of it leaves the others alone.
     pub(crate) fn subscribe(&self, collection: &Collection) {
         let topic = Topic::updates(&self.scope, collection).to_string();
-        if let Err(error) = self.client.try_subscribe_many([SubscribeFilter::new(topic, QoS::AtLeastOnce)]) {
+        if let Err(error) = self.client.try_subscribe_many([SubscribeFilter::new(topic, QoS::AtMostOnce)]) {
             tracing::warn!(%collection, %error, "could not subscribe to a new collection; catch-ups bring its changes");
         }
     }
@@ -149,7 +149,7 @@ impl LinkReader {
     async fn packet(&mut self, packet: Packet, topics: &[(String, Option<Collection>)]) -> Option<LinkEvent> {
         match packet {
             Packet::ConnAck(_) => {
-                let filters = topics.iter().map(|(topic, _)| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
+                let filters = topics.iter().map(|(topic, _)| SubscribeFilter::new(topic.clone(), QoS::AtMostOnce));
                 self.client.try_subscribe_many(filters.collect::<Vec<_>>()).err().map(|error| LinkEvent::Closed(error.to_string()))
             }
             Packet::SubAck(ack) if !self.subscribed => {

@@ -68,7 +68,12 @@ impl Clock {
 }
 
 /// Waits for the next commit on every till.
-async fn record(inboxes: &mut [Receiver<AppliedCommit>], committed_us: i64, clock: &Clock, histogram: &mut Histogram<u64>) -> Result<(), Failure> {
+async fn record(
+    inboxes: &mut [Receiver<AppliedCommit>],
+    committed_us: i64,
+    clock: &Clock,
+    histogram: &mut Histogram<u64>,
+) -> Result<(), Failure> {
     for inbox in inboxes {
         let applied = tokio::time::timeout(GIVE_UP_AFTER, inbox.recv()).await;
         let Ok(Ok(commit)) = applied else { return Err(Failure::check("a till did not show a commit")) };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mstore_client::{Client, Options};
-use mstore_protocol::{BranchKey, Cursor, Money, Quantity, StockAuthority};
+use mstore_protocol::{BranchKey, Cursor, Enrolment, Money, Quantity, StockAuthority};
 use mstore_store::{Merchant, MoveKind, StockPolicy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -60,6 +60,20 @@ impl Rig {
         let body = json!({ "merchant": self.key.merchant, "branch": self.key.branch, "device_id": name, "name": name });
         let claim = self.api.post("/v1/admin/devices", &body).await?;
         claim["code"].as_str().map(str::to_owned).ok_or_else(|| Failure::unavailable("the server gave no claim code"))
+    }
+
+    /// The credentials of a till that has no file yet.
+    pub(super) async fn enrolment(&self, name: &str) -> Result<Enrolment, Failure> {
+        let code = self.claim(name).await?;
+        let answer = self.api.post("/v1/devices/enrol", &json!({ "code": code, "nonce": name })).await?;
+        serde_json::from_value(answer).map_err(|error| Failure::unavailable(format!("enrolment: {error}")))
+    }
+
+    /// Starts an enrolled till on an empty file.
+    pub(super) async fn open(&self, name: &str, enrolment: Enrolment) -> Result<Client, Failure> {
+        Client::open_with(self.till_path(name), &self.server.ready.http, enrolment, Options::default())
+            .await
+            .map_err(|error| Failure::unavailable(format!("till {name}: {error}")))
     }
 
     /// Enrols a till over `url` and starts it.

@@ -15,14 +15,14 @@ pub(crate) enum Backend {
     /// In this process.
     Inside(Box<serve::Started>),
     /// In a process of its own.
-    Process(ServerProcess),
+    Process(Box<ServerProcess>),
 }
 
 impl Backend {
     /// Starts on free ports of loopback.
     pub(crate) async fn start(data_dir: &Path, in_process: bool) -> Result<Self, Failure> {
         if !in_process {
-            return Ok(Self::Process(ServerProcess::start(data_dir, None).await?));
+            return Ok(Self::Process(Box::new(ServerProcess::start(data_dir, None).await?)));
         }
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config {
@@ -67,7 +67,7 @@ impl Backend {
             }
             Self::Process(process) => {
                 let ready = process.kill().await?;
-                Ok(Self::Process(ServerProcess::start(data_dir, Some(&ready)).await?))
+                Ok(Self::Process(Box::new(ServerProcess::start(data_dir, Some(&ready)).await?)))
             }
         }
     }

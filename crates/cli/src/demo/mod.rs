@@ -87,7 +87,7 @@ async fn set_up(args: &DemoArgs, data: Dataset, dir: &Path, progress: &Progress)
         (1..=args.branches).map(|n| BranchKey::parse("toko", &format!("b{n}"))).collect::<Result<_, _>>().map_err(parse)?;
     let backend = Backend::start(&dir.join("server"), !args.kill_server).await?;
     let ready = backend.ready();
-    progress.say(&format!("{}", data.source));
+    progress.say(&data.source);
     progress.say(&format!("server {}   mqtt {}   ws {}", ready.http, ready.mqtt, ready.ws));
     let api = backend.admin()?;
     let mut shop = Shop {
@@ -121,7 +121,8 @@ pub(crate) async fn published(api: &crate::api::AdminApi) -> Result<Publish, Fai
     let metrics = api.stream("/metrics").await?.text().await.map_err(|error| Failure::unavailable(error.to_string()))?;
     let sum = |name: &str| -> u64 {
         let lines = metrics.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map(|value| value as u64).sum()
+        // Counters are whole numbers, and written so.
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     };
     let (attempted, acknowledged) = (sum("mstore_publish_attempted_total"), sum("mstore_publish_acknowledged_total"));
     Ok(Publish::of(attempted, acknowledged))

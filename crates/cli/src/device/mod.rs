@@ -65,11 +65,8 @@ async fn list(branch: Option<&str>, admin: &AdminArgs, json: bool) -> Result<(),
 
 fn fleet_row(device: &Value) -> Vec<String> {
     let report = &device["report"];
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    };
+    let text =
+        |value: &Value| if value.is_null() { "-".to_owned() } else { value.as_str().map_or_else(|| value.to_string(), str::to_owned) };
     vec![
         text(&device["device_id"]),
         format!("{}/{}", text(&device["merchant"]), text(&device["branch"])),
@@ -78,10 +75,7 @@ fn fleet_row(device: &Value) -> Vec<String> {
         text(&device["lag_commits"]),
         text(&report["queue_depth"]),
         text(&report["dead_letters"]),
-        match &device["reported_s_ago"] {
-            Value::Null => "never".to_owned(),
-            seconds => format!("{seconds} s ago"),
-        },
+        device["reported_s_ago"].as_i64().map_or_else(|| "never".to_owned(), |seconds| format!("{seconds} s ago")),
     ]
 }
 

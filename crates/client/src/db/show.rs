@@ -20,6 +20,7 @@ impl LocalDb {
         let mut digests = if snapshot { Digests::new() } else { self.digests.clone() };
         let fresh = snapshot && !staged.joined;
         let (watched, from) = (self.unshown > 0, self.cursor);
+        self.make_room(true)?;
         let changes = Self::transaction(&self.conn, |conn| {
             if snapshot {
                 conn.execute("DELETE FROM row", [])?;
@@ -40,9 +41,20 @@ impl LocalDb {
             Self::if_renumbered(conn, from, to, snapshot)?;
             Self::write_position(conn, to, &digests)?;
             Ok::<_, DbError>(changes)
-        })?;
+        });
+        self.make_room(false)?;
+        let changes = changes?;
         self.shown_now(to, digests)?;
         Ok(Applied { changes, requeued: watched && self.has_requeued()? })
+    }
+
+    /// A large transaction gets pages in memory, so that none is written twice, and leaves the checkpoint to a quieter moment.
+    fn make_room(&self, wanted: bool) -> rusqlite::Result<()> {
+        self.conn.execute_batch(if wanted {
+            "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 0"
+        } else {
+            "PRAGMA cache_size = -2000; PRAGMA wal_autocheckpoint = 2000"
+        })
     }
 
     /// Writes staged rows to the staging table, so that they outlive this process or need no memory.

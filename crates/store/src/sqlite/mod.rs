@@ -136,7 +136,9 @@ impl SyncStore for SqliteStore {
         let run = move |work: &mut Work<'_>| writes::perform(work, write);
         let finish = move |outcome, seen: &Seen| match outcome {
             events::Outcome::Written => Written { seqs: seen.commits.clone(), duplicate: false, durable_at_us: seen.durable_at_us },
-            events::Outcome::Duplicate(seq) => Written { seqs: event_at.zip(seq).into_iter().collect(), duplicate: true, durable_at_us: seen.durable_at_us },
+            events::Outcome::Duplicate(seq) => {
+                Written { seqs: event_at.zip(seq).into_iter().collect(), duplicate: true, durable_at_us: seen.durable_at_us }
+            }
         };
         self.submit(size, run, finish).await
     }
