@@ -25,7 +25,7 @@ macro_rules! store_conformance {
             an_unknown_branch_has_no_changes a_recipe_is_part_of_the_row
             a_price_in_another_currency_is_refused concurrent_writers_get_dense_numbers a_refused_write_leaves_its_neighbours_alone the_sweep_of_a_true_mirror_finds_nothing);
         $crate::store_conformance!(@tests $backend, $make, operations:
-            a_sale_moves_stock_and_makes_a_transaction a_duplicate_answers_the_first_seq a_rejection_is_repeated an_id_with_another_body_is_reused
+            a_sale_moves_stock_and_makes_a_transaction a_duplicate_answers_the_first_seq a_duplicate_beside_its_first_gets_the_same_seq a_rejection_is_repeated an_id_with_another_body_is_reused
             one_bad_operation_blocks_no_other every_rejection_has_its_code frames_name_their_operations own_operations_are_those_of_the_device
             a_gap_is_alarmed_once_and_cleared_when_filled a_number_used_twice_is_alarmed_and_accepted a_recipe_consumes_and_gives_back
             a_transfer_is_out_here_and_in_there an_untracked_product_keeps_its_stock an_operation_without_effect_gets_the_head

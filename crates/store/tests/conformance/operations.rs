@@ -248,6 +248,19 @@ pub async fn an_operation_named_before_its_upload_does_not_wait(f: Fixture) {
     assert_eq!(accepted(&f.accept_one("a", sale).await), f.head("a").await.seq);
 }
 
+pub async fn a_duplicate_beside_its_first_gets_the_same_seq(f: Fixture) {
+    let f = stocked(f).await;
+    let sale = f.sale(1, "p", "1");
+    let verdicts = f.accept("a", vec![sale.clone(), sale.clone()]).await;
+    assert_eq!((verdicts[0].status, verdicts[1].status), (VerdictStatus::Accepted, VerdictStatus::Duplicate));
+    assert_eq!((verdicts[0].seq, verdicts[1].seq), (Some(f.head("a").await.seq), verdicts[0].seq));
+    assert_eq!(f.stock("a", "p").await, "9");
+    f.put_merchant(|m| m.stock_authority = StockAuthority::Backend).await.unwrap();
+    let waits = f.sale(2, "p", "1");
+    let verdicts = f.accept("a", vec![waits.clone(), waits]).await;
+    assert!(verdicts.iter().all(|verdict| verdict.seq.is_none()), "the event decides: {verdicts:?}");
+}
+
 pub async fn a_transaction_event_becomes_a_row(f: Fixture) {
     let f = stocked(f).await;
     let event = |key: &str, version, total: i64| {

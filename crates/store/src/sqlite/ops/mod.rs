@@ -115,7 +115,7 @@ fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received
         let detail = received.parsed.as_ref().err().map_or_else(|| "an operation needs an id".into(), |error| error.detail.clone());
         return Ok(received.rejected(received.parsed.as_ref().err().map_or(Code::MalformedOperation, |error| error.code), detail));
     };
-    if let Some(known) = known(work, merchant, id, received)? {
+    if let Some(known) = known(work, upload, id, received)? {
         return Ok(known);
     }
     work.conn.prepare_cached("SAVEPOINT operation")?.execute([])?;
@@ -135,24 +135,25 @@ fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received
     }
 }
 
-/// The verdict given before, if the id was seen.
-fn known(work: &Work<'_>, merchant: &Merchant, id: OperationId, received: &Received) -> Result<Option<Judged>, StoreError> {
-    let sql = "SELECT body_hash, status, seq, code, detail FROM operation WHERE merchant_id = ?1 AND id = ?2";
+/// The verdict given before, if the id was seen. Its commit may still be to come: in this very transaction, or of a branch that is held.
+fn known(work: &Work<'_>, upload: &AcceptUpload, id: OperationId, received: &Received) -> Result<Option<Judged>, StoreError> {
+    let sql = "SELECT body_hash, status, seq, code, detail, seq IS NULL AND awaits_event = 0 AND branch_id = ?3 FROM operation
+        WHERE merchant_id = ?1 AND id = ?2";
     let mut statement = work.conn.prepare_cached(sql)?;
     let found = statement
-        .query_row([merchant.merchant.as_str(), &id.to_string()], |row| {
-            let first = (row.get::<_, Option<u64>>(2)?, row.get::<_, Option<String>>(3)?, row.get::<_, Option<String>>(4)?);
+        .query_row([upload.key.merchant.as_str(), &id.to_string(), upload.key.branch.as_str()], |row| {
+            let first = (row.get::<_, Option<u64>>(2)?, row.get::<_, Option<String>>(3)?, row.get::<_, Option<String>>(4)?, row.get(5)?);
             Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, String>(1)?, first))
         })
         .optional()?;
-    let Some((hash, status, (seq, code, detail))) = found else { return Ok(None) };
+    let Some((hash, status, (seq, code, detail, is_unsequenced))) = found else { return Ok(None) };
     if hash != received.hash {
         return Ok(Some(received.rejected(Code::IdReused, "this id was sent before with another body")));
     }
     let code = code.as_deref().and_then(Code::parse);
     let status = if status == "accepted" { VerdictStatus::Duplicate } else { VerdictStatus::Rejected };
     let verdict = Verdict { id: received.id.clone(), status, seq, code, detail };
-    Ok(Some(Judged { awaits_commit: false, verdict }))
+    Ok(Some(Judged { awaits_commit: is_unsequenced && status == VerdictStatus::Duplicate, verdict }))
 }
 
 fn carry_out(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received: &Received) -> Result<Judged, StoreError> {
