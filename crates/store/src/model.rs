@@ -361,7 +361,7 @@ pub enum OutboxMessage {
 pub struct SweepReport {
     /// Rows compared.
     pub compared: u64,
-    /// Rows whose mirror differed from their source and were marked.
+    /// Rows whose mirror differed from their source: they were marked, or are quarantined until the source is corrected.
     pub differing: u64,
     /// Mirror rows whose stored hash or digest did not fit their text and were mended.
     pub mended: u64,

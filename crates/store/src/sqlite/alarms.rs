@@ -31,6 +31,15 @@ pub(super) fn raise_once(conn: &Connection, now: Timestamp, kind: &str, key: Opt
     Ok(())
 }
 
+/// Raises an alarm unless one of its kind is open at the branch, whatever it says.
+pub(super) fn raise_unless_open(conn: &Connection, now: Timestamp, kind: &str, key: &BranchKey, detail: &str) -> Result<(), StoreError> {
+    let sql = "SELECT 1 FROM alarm WHERE cleared_at IS NULL AND kind = ?1 AND merchant_id = ?2 AND branch_id = ?3";
+    if !conn.prepare_cached(sql)?.exists([kind, key.merchant.as_str(), key.branch.as_str()])? {
+        raise(conn, now, kind, Some(key), None, detail)?;
+    }
+    Ok(())
+}
+
 /// Clears the open alarms of a kind at a branch.
 pub(super) fn clear(conn: &Connection, now: Timestamp, kind: &str, key: &BranchKey) -> Result<(), StoreError> {
     let sql = "UPDATE alarm SET cleared_at = ?1 WHERE cleared_at IS NULL AND kind = ?2 AND merchant_id = ?3 AND branch_id = ?4";

@@ -22,6 +22,8 @@ use crate::{OutboxEntry, OutboxMessage, StoreError};
 
 /// A branch that is held or could not be sequenced is looked at again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// The alarm of a branch that stands still.
+const BLOCKED: &str = "branch_blocked";
 
 /// What one transaction did; valid only once it is durable.
 #[derive(Default)]
@@ -54,6 +56,8 @@ pub(super) struct Sequencer {
     backlog: HashMap<BranchKey, usize>,
     last_outbox_id: u64,
     retry_at: HashMap<BranchKey, Timestamp>,
+    /// Branches whose commit could not be written, and why: the alarm goes into the next transaction, for this one is undone.
+    unalarmed: BTreeMap<BranchKey, String>,
 }
 
 fn retry_after_ms() -> i64 {
@@ -81,7 +85,7 @@ impl Sequencer {
         let mut statement =
             conn.prepare_cached("SELECT h.merchant_id, h.branch_id, count(*) FROM outbox o JOIN head h ON h.n = o.head GROUP BY o.head")?;
         let backlog = statement.query_map([], |row| Ok((mirror::key(row, 0)?, row.get(2)?)))?.collect::<Result<_, _>>()?;
-        Ok(Self { heads, backlog, last_outbox_id: outbox::newest(conn)?, retry_at: HashMap::new() })
+        Ok(Self { heads, backlog, last_outbox_id: outbox::newest(conn)?, retry_at: HashMap::new(), unalarmed: BTreeMap::new() })
     }
 
     /// All heads.
@@ -115,22 +119,29 @@ impl Sequencer {
             self.retry_at.remove(key);
         }
         for key in &round.blocked {
-            self.retry_at.entry(key.clone()).or_insert(now.plus_ms(retry_after_ms()));
+            let at = self.retry_at.entry(key.clone()).or_insert(now);
+            if *at <= now {
+                *at = now.plus_ms(retry_after_ms());
+            }
         }
+        self.unalarmed.clear();
     }
 
     /// After a failure: everything from the database again, but which branches to leave out is not in there.
     pub(super) fn reload(&mut self, loaded: Self) {
-        *self = Self { retry_at: std::mem::take(&mut self.retry_at), ..loaded };
+        *self = Self { retry_at: std::mem::take(&mut self.retry_at), unalarmed: std::mem::take(&mut self.unalarmed), ..loaded };
     }
 
-    /// Whether a blocked branch is due again.
+    /// Whether a blocked branch is due again, or an alarm about one.
     pub(super) fn is_retry_due(&self, now: Timestamp) -> bool {
-        self.retry_at.values().any(|at| *at <= now)
+        !self.unalarmed.is_empty() || self.retry_at.values().any(|at| *at <= now)
     }
 
     /// Sequences the marks of whole branches, oldest first, up to a bound; then settles what the touched branches have left.
     pub(super) fn step(&mut self, within: Within<'_>, touched: &BTreeSet<BranchKey>, round: &mut Round) -> Result<(), StoreError> {
+        for (key, error) in &self.unalarmed {
+            alarm_blocked(within, key, error)?;
+        }
         let mut visited = BTreeSet::new();
         let mut taken = 0;
         for group in groups(within.conn)? {
@@ -167,15 +178,16 @@ impl Sequencer {
             Err(error) if conn.is_autocommit() => return Err(error),
             Err(error) => {
                 round.blocked.insert(key.clone());
-                tracing::error!(branch = %key, %error, "branch cannot be sequenced; trying again soon");
-                return Ok(());
+                return alarm_blocked(within, key, &error.to_string());
             }
         };
-        self.retry_at.remove(key);
+        let was_blocked = self.retry_at.remove(key).is_some();
         let written = self.sequence(within, key, entry, (&found, has_marks), round);
         if let Err(StoreError::Failed(error)) = &written {
             self.retry_at.insert(key.clone(), now.plus_ms(retry_after_ms()));
-            tracing::error!(branch = %key, error, "commit of the branch cannot be written; leaving it out for a while");
+            self.unalarmed.insert(key.clone(), error.clone());
+        } else if written.is_ok() && (has_marks || was_blocked) {
+            alarms::clear(conn, now, BLOCKED, key)?;
         }
         written
     }
@@ -316,7 +328,10 @@ fn differences(conn: &Connection, entry: &HeadEntry, key: &BranchKey, now: Times
     let mut seen = false;
     while let Some(row) = rows.next()? {
         seen = true;
-        let (collection, id) = (row.get_ref(0)?.as_str().unwrap_or(""), row.get_ref(1)?.as_str().unwrap_or(""));
+        let (Ok(collection), Ok(id)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else {
+            alarms::raise_once(conn, now, "row_quarantined", Some(key), "a row whose id is not text; devices do not get it")?;
+            continue;
+        };
         if collection == "branch" {
             continue;
         }
@@ -356,6 +371,21 @@ pub(super) fn compare(conn: &Connection, entry: &HeadEntry, key: &BranchKey, col
     };
     let difference = Difference::between(&name, id, old, new);
     Ok(difference.map_or(Compared::Same, |difference| Compared::Differs(Difference { expired, ..difference })))
+}
+
+/// Says once that a branch stands still; whoever writes meanwhile is not held up when even that fails.
+fn alarm_blocked(within: Within<'_>, key: &BranchKey, error: &str) -> Result<(), StoreError> {
+    let Within { conn, now, .. } = within;
+    let detail = format!("its changes cannot be sequenced, and are tried again every {} s: {error}", RETRY_AFTER.as_secs());
+    tracing::error!(branch = %key, error, "branch cannot be sequenced; leaving it out for a while");
+    match alarms::raise_unless_open(conn, now, BLOCKED, key, &detail) {
+        Err(error) if conn.is_autocommit() => Err(error),
+        Err(error) => {
+            tracing::error!(branch = %key, %error, "the alarm cannot be raised");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 fn delete_marks(conn: &Connection, key: &BranchKey) -> Result<(), StoreError> {

@@ -1,7 +1,10 @@
 //! Reads rows of the source tables as devices see them: canonical text, one row at a time.
 
-use mstore_protocol::{BranchKey, Quantity, Row, limits::ROW_BYTES_MAX};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use mstore_protocol::{
+    BranchKey, Quantity, Row,
+    limits::{QUANTITY_MILLI_MAX, ROW_BYTES_MAX},
+};
+use rusqlite::{Connection, OptionalExtension as _, params, types::Type};
 
 use super::text::Text;
 use crate::StoreError;
@@ -21,16 +24,44 @@ pub(super) enum SourceRow {
 /// Reads one row.
 pub(super) fn read(conn: &Connection, key: &BranchKey, collection: &str, id: &str) -> Result<SourceRow, StoreError> {
     let row = match collection {
-        "product" => product(conn, key, id)?,
-        "inventory" => inventory(conn, key, id)?,
-        "transaction" => return transaction(conn, key, id),
-        _unknown => None,
+        "product" => product(conn, key, id).map(bounded),
+        "inventory" => inventory(conn, key, id).map(bounded),
+        "transaction" => transaction(conn, key, id),
+        _unknown => return Ok(SourceRow::Gone),
     };
-    Ok(match row {
+    row.or_else(|error| match breach(&error) {
+        Some(why) => Ok(SourceRow::Bad(why)),
+        None => Err(error.into()),
+    })
+}
+
+fn bounded(row: Option<Box<str>>) -> SourceRow {
+    match row {
         None => SourceRow::Gone,
         Some(text) if text.len() > ROW_BYTES_MAX => SourceRow::Bad(format!("{} bytes; a row has at most {ROW_BYTES_MAX}", text.len())),
         Some(text) => SourceRow::Is(text),
-    })
+    }
+}
+
+/// What is wrong with the value that could not be read; `None` when it was the database that failed.
+fn breach(error: &rusqlite::Error) -> Option<String> {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    match error {
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => {
+            Some(format!("a value cannot be read: {error}"))
+        }
+        _database => None,
+    }
+}
+
+/// A quantity within the range of the protocol.
+fn quantity(row: &rusqlite::Row<'_>, i: usize) -> rusqlite::Result<Quantity> {
+    let milli: i64 = row.get(i)?;
+    if milli.unsigned_abs() > QUANTITY_MILLI_MAX.unsigned_abs() {
+        let why = format!("{milli} thousandths; a quantity has at most {QUANTITY_MILLI_MAX}");
+        return Err(rusqlite::Error::FromSqlConversionFailure(i, Type::Integer, why.into()));
+    }
+    Ok(Quantity::from_milli(milli))
 }
 
 const PRODUCT: &str = "SELECT p.sku, p.barcode, p.name, p.category, p.unit, coalesce(bp.price_amount, p.price_amount), m.currency,
@@ -40,7 +71,7 @@ const PRODUCT: &str = "SELECT p.sku, p.barcode, p.name, p.category, p.unit, coal
   LEFT JOIN branch_product bp ON bp.merchant_id = b.merchant_id AND bp.branch_id = b.branch_id AND bp.product_id = p.id
   WHERE b.merchant_id = ?1 AND b.branch_id = ?2 AND p.id = ?3";
 
-fn product(conn: &Connection, key: &BranchKey, id: &str) -> Result<Option<Box<str>>, StoreError> {
+fn product(conn: &Connection, key: &BranchKey, id: &str) -> rusqlite::Result<Option<Box<str>>> {
     let mut statement = conn.prepare_cached(PRODUCT)?;
     let mut rows = statement.query(params![key.merchant.as_str(), key.branch.as_str(), id])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -58,14 +89,14 @@ fn product(conn: &Connection, key: &BranchKey, id: &str) -> Result<Option<Box<st
         recipe(conn, key, id, &mut out)?;
     }
     out.key("sku").string(text(0)?);
-    out.key("stock").quantity(Quantity::from_milli(row.get(7)?));
+    out.key("stock").quantity(quantity(row, 7)?);
     out.key("track_stock").plain(row.get::<_, bool>(8)?);
     out.key("unit").string(text(4)?);
     out.key("updated_at").string(text(10)?);
     Ok(Some(out.end()))
 }
 
-fn recipe(conn: &Connection, key: &BranchKey, product_id: &str, out: &mut Text) -> Result<(), StoreError> {
+fn recipe(conn: &Connection, key: &BranchKey, product_id: &str, out: &mut Text) -> rusqlite::Result<()> {
     let lines = recipe_lines(conn, key.merchant.as_str(), product_id)?;
     out.key("recipe").objects(lines, |out, (item, quantity)| {
         out.key("item_id").string(&item);
@@ -75,18 +106,18 @@ fn recipe(conn: &Connection, key: &BranchKey, product_id: &str, out: &mut Text) 
 }
 
 /// The ingredients of a product, by item.
-pub(super) fn recipe_lines(conn: &Connection, merchant: &str, product_id: &str) -> Result<Vec<(String, Quantity)>, StoreError> {
+pub(super) fn recipe_lines(conn: &Connection, merchant: &str, product_id: &str) -> rusqlite::Result<Vec<(String, Quantity)>> {
     let sql = "SELECT item_id, quantity_milli FROM recipe WHERE merchant_id = ?1 AND product_id = ?2 ORDER BY item_id";
     let mut statement = conn.prepare_cached(sql)?;
-    let lines = statement.query_map([merchant, product_id], |row| Ok((row.get(0)?, Quantity::from_milli(row.get(1)?))))?;
-    Ok(lines.collect::<Result<_, _>>()?)
+    let lines = statement.query_map([merchant, product_id], |row| Ok((row.get(0)?, quantity(row, 1)?)))?;
+    lines.collect()
 }
 
 const INVENTORY: &str = "SELECT i.name, i.unit, i.quantity_milli, i.reorder_level_milli, i.updated_at FROM branch b
   JOIN inventory i ON i.merchant_id = b.merchant_id AND i.branch_id = b.branch_id
   WHERE b.merchant_id = ?1 AND b.branch_id = ?2 AND i.id = ?3";
 
-fn inventory(conn: &Connection, key: &BranchKey, id: &str) -> Result<Option<Box<str>>, StoreError> {
+fn inventory(conn: &Connection, key: &BranchKey, id: &str) -> rusqlite::Result<Option<Box<str>>> {
     let mut statement = conn.prepare_cached(INVENTORY)?;
     let mut rows = statement.query(params![key.merchant.as_str(), key.branch.as_str(), id])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -94,8 +125,8 @@ fn inventory(conn: &Connection, key: &BranchKey, id: &str) -> Result<Option<Box<
     let mut out = Text::object();
     out.key("id").string(id);
     out.key("name").string(text(0)?);
-    out.key("quantity").quantity(Quantity::from_milli(row.get(2)?));
-    out.key("reorder_level").quantity(Quantity::from_milli(row.get(3)?));
+    out.key("quantity").quantity(quantity(row, 2)?);
+    out.key("reorder_level").quantity(quantity(row, 3)?);
     out.key("unit").string(text(1)?);
     out.key("updated_at").string(text(4)?);
     Ok(Some(out.end()))
@@ -105,7 +136,7 @@ const TRANSACTION: &str = "SELECT t.body, t.recorded_at >= (SELECT value FROM se
   JOIN transactions t ON t.merchant_id = b.merchant_id AND t.branch_id = b.branch_id
   WHERE b.merchant_id = ?1 AND b.branch_id = ?2 AND t.id = ?3";
 
-fn transaction(conn: &Connection, key: &BranchKey, id: &str) -> Result<SourceRow, StoreError> {
+fn transaction(conn: &Connection, key: &BranchKey, id: &str) -> rusqlite::Result<SourceRow> {
     let found = conn
         .prepare_cached(TRANSACTION)?
         .query_row(params![key.merchant.as_str(), key.branch.as_str(), id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)))

@@ -123,9 +123,12 @@ fn look(
 ) -> Result<(), StoreError> {
     let place = || Place { key: key.clone(), collection: collection.clone(), id: id.to_owned() };
     let compared = sequencer::compare(conn, entry, key, collection.as_str(), id)?;
-    if matches!(compared, Compared::Differs(_)) && !(has_marks && is_marked(conn, key, collection, id)?) {
+    if !matches!(compared, Compared::Same) && !(has_marks && is_marked(conn, key, collection, id)?) {
         found.report.differing += 1;
-        found.differing.push(place());
+        // To mark a row that is quarantined would not help it.
+        if matches!(compared, Compared::Differs(_)) {
+            found.differing.push(place());
+        }
     }
     if !hash_fits(conn, entry, collection, id)? {
         found.report.mended += 1;

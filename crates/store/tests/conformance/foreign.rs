@@ -152,3 +152,26 @@ pub async fn a_row_that_breaks_the_rules_is_quarantined(f: Fixture) {
     f.settle().await;
     assert_eq!((f.row("a", "transaction", &sale.id).await, f.alarms("row_quarantined").await.len()), (before, 1));
 }
+
+pub async fn values_that_cannot_be_read_stop_no_other_row(f: Fixture) {
+    let f = shop(f).await;
+    (f.sql)("UPDATE product SET name = CAST(x'fffe' AS TEXT) WHERE id = 'p'");
+    (f.sql)("UPDATE inventory SET unit = CAST(x'fffe' AS TEXT), quantity_milli = 1000 WHERE id = 'milk'");
+    (f.sql)("UPDATE branch_product SET stock_milli = 1000000000001 WHERE product_id = 'p' AND branch_id = 'a'");
+    (f.sql)("INSERT INTO branch_product (merchant_id, branch_id, product_id, stock_milli) VALUES ('m', 'b', 'q', -1000000000001)");
+    (f.sql)("UPDATE product SET name = 'Fine' WHERE id = 'q'");
+    f.settle().await;
+    assert_eq!(f.row("a", "product", "q").await.unwrap()["name"], "Fine", "the rest flows");
+    assert_eq!(f.row("a", "product", "p").await.unwrap()["name"], "Product p");
+    assert_eq!((f.quantity("a", "milk").await, f.stock("b", "q").await), ("0".into(), "0".into()), "devices keep what they have");
+    assert_eq!(f.alarms("row_quarantined").await.len(), 4, "p at both branches, milk, and the stock of q");
+    assert!(f.alarms("branch_blocked").await.is_empty());
+    assert_eq!(f.store.sweep(None, 10_000).await.unwrap().differing, 4, "not what the source has");
+    (f.sql)("UPDATE product SET name = 'Readable' WHERE id = 'p'");
+    (f.sql)("UPDATE branch_product SET stock_milli = 1000000000000 WHERE product_id = 'p'");
+    f.settle().await;
+    assert_eq!(
+        (f.row("b", "product", "p").await.unwrap()["name"].as_str(), f.stock("a", "p").await),
+        (Some("Readable"), "1000000000".into())
+    );
+}

@@ -45,7 +45,8 @@ macro_rules! store_conformance {
             a_foreign_write_is_noticed_by_itself a_catalogue_price_reaches_every_branch a_foreign_transaction_is_one_commit
             a_direct_stock_edit_becomes_a_movement a_foreign_movement_moves_the_stock a_row_moved_to_another_branch_leaves_the_first
             a_changed_key_is_a_deletion_and_a_row a_foreign_branch_gets_the_catalogue a_mass_deletion_is_held_until_confirmed
-            a_mass_deletion_taken_back_is_forgotten a_row_that_breaks_the_rules_is_quarantined);
+            a_mass_deletion_taken_back_is_forgotten a_row_that_breaks_the_rules_is_quarantined
+            values_that_cannot_be_read_stop_no_other_row);
     };
     (@tests $backend:ident, $make:ident, $module:ident: $($test:ident)*) => {
         mod $module {
