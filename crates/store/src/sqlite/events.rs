@@ -7,7 +7,6 @@ use sha2::{Digest as _, Sha256};
 use super::{
     job::Work,
     ledger::{self, Movement},
-    mirror::signed,
     writes,
 };
 use crate::StoreError;
@@ -21,6 +20,9 @@ pub(super) enum Outcome {
     Duplicate(Option<Seq>),
 }
 
+/// Longest idempotency key, in bytes.
+const KEY_BYTES_MAX: usize = 200;
+
 /// Takes an event.
 pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -> Result<Outcome, StoreError> {
     let merchant = writes::merchant(work, &key.merchant)?;
@@ -28,12 +30,13 @@ pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -
     let (EventRequest::ProductStockUpdated { idempotency_key, version, ops, .. }
     | EventRequest::InventoryUpdated { idempotency_key, version, ops, .. }
     | EventRequest::TransactionCreated { idempotency_key, version, ops, .. }) = event;
+    check(idempotency_key, *version)?;
     let body = serde_json::to_string(event).map_err(|error| StoreError::refused(Code::MalformedRequest, error.to_string()))?;
     let hash: [u8; 32] = Sha256::digest(&body).into();
     if let Some(duplicate) = seen(work, key, idempotency_key, hash)? {
         return Ok(duplicate);
     }
-    match event {
+    let outcome = match event {
         EventRequest::ProductStockUpdated { product_id, stock, .. } => {
             ledger::check_item(work, key, StockTarget::Product, product_id)?;
             newer(work, key, "product", product_id, *version)?;
@@ -46,6 +49,7 @@ pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -
             )
             .event(*stock);
             ledger::record(work, key, merchant.stock_policy, &movement, true)?;
+            Outcome::Written
         }
         EventRequest::InventoryUpdated { item_id, quantity, .. } => {
             ledger::check_item(work, key, StockTarget::Inventory, item_id)?;
@@ -54,18 +58,30 @@ pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -
                 Movement::at_server(work.now, &format!("event-{}-{idempotency_key}", key.branch), StockTarget::Inventory, item_id, "event")
                     .event(*quantity);
             ledger::record(work, key, merchant.stock_policy, &movement, true)?;
+            Outcome::Written
         }
         EventRequest::TransactionCreated { transaction, .. } => {
             newer(work, key, "transaction", transaction.id(), *version)?;
-            put_transaction(work, key, transaction)?;
+            put_transaction(work, key, transaction)?
         }
-    }
+    };
     let sql = "INSERT INTO event_seen (merchant_id, branch_id, key, body_hash, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)";
     let (m, b) = (key.merchant.as_str(), key.branch.as_str());
     work.conn.prepare_cached(sql)?.execute(params![m, b, idempotency_key, &hash[..], work.now.to_string()])?;
     name(work, key, ops)?;
     work.touched.insert(key.clone());
-    Ok(Outcome::Written)
+    Ok(outcome)
+}
+
+fn check(idempotency_key: &str, version: u64) -> Result<(), StoreError> {
+    let malformed = |detail: String| Err(StoreError::refused(Code::MalformedRequest, detail));
+    if idempotency_key.is_empty() || idempotency_key.len() > KEY_BYTES_MAX {
+        return malformed(format!("the idempotency key has {} bytes; 1 to {KEY_BYTES_MAX} are allowed", idempotency_key.len()));
+    }
+    if i64::try_from(version).is_err() {
+        return malformed(format!("the version {version} is too large; at most {} is allowed", i64::MAX));
+    }
+    Ok(())
 }
 
 fn seen(work: &Work<'_>, key: &BranchKey, idempotency_key: &str, hash: [u8; 32]) -> Result<Option<Outcome>, StoreError> {
@@ -88,19 +104,32 @@ fn seen(work: &Work<'_>, key: &BranchKey, idempotency_key: &str, hash: [u8; 32])
 fn newer(work: &Work<'_>, key: &BranchKey, collection: &str, id: &str, version: u64) -> Result<(), StoreError> {
     let sql = "INSERT INTO event_version (merchant_id, branch_id, collection, id, version) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (merchant_id, branch_id, collection, id) DO UPDATE SET version = excluded.version WHERE excluded.version >= version";
-    let row = params![key.merchant.as_str(), key.branch.as_str(), collection, id, signed(version)];
+    let row = params![key.merchant.as_str(), key.branch.as_str(), collection, id, version];
     if work.conn.prepare_cached(sql)?.execute(row)? == 0 {
         return Err(StoreError::refused(Code::StaleEvent, format!("a newer version than {version} of {collection} {id:?} was seen")));
     }
     Ok(())
 }
 
-fn put_transaction(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Result<(), StoreError> {
-    let sql = "INSERT INTO transactions (merchant_id, branch_id, id, recorded_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
-        ON CONFLICT (merchant_id, branch_id, id) DO UPDATE SET body = excluded.body WHERE body <> excluded.body";
+/// A transaction is made once: the same content again is a duplicate, other content is refused.
+fn put_transaction(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Result<Outcome, StoreError> {
     let (merchant, branch) = (key.merchant.as_str(), key.branch.as_str());
-    work.conn.prepare_cached(sql)?.execute(params![merchant, branch, transaction.id(), work.now.to_string(), transaction.as_str()])?;
-    Ok(())
+    let sql = "SELECT body FROM transactions WHERE merchant_id = ?1 AND branch_id = ?2 AND id = ?3";
+    let mut statement = work.conn.prepare_cached(sql)?;
+    let found = statement.query_row([merchant, branch, transaction.id()], |row| Ok(row.get_ref(0)?.as_bytes()?.to_vec())).optional()?;
+    let Some(body) = found else {
+        let sql = "INSERT INTO transactions (merchant_id, branch_id, id, recorded_at, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+        work.conn.prepare_cached(sql)?.execute(params![merchant, branch, transaction.id(), work.now.to_string(), transaction.as_str()])?;
+        return Ok(Outcome::Written);
+    };
+    let canonical = std::str::from_utf8(&body).ok().and_then(|body| Row::parse(body).ok());
+    if canonical.is_none_or(|row| row.as_str() != transaction.as_str()) {
+        return Err(StoreError::refused(Code::AlreadyExists, format!("the transaction {:?} exists with other content", transaction.id())));
+    }
+    let sql = "SELECT m.seq FROM head h JOIN mirror m ON m.head = h.n AND m.collection = 'transaction' AND m.id = ?3
+        WHERE h.merchant_id = ?1 AND h.branch_id = ?2 AND m.row IS NOT NULL";
+    let mut statement = work.conn.prepare_cached(sql)?;
+    Ok(Outcome::Duplicate(statement.query_row([merchant, branch, transaction.id()], |row| row.get(0)).optional()?))
 }
 
 /// The next commit of the branch names these operations, whether or not they were uploaded yet.

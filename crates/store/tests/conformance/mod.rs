@@ -30,10 +30,11 @@ macro_rules! store_conformance {
             a_gap_is_alarmed_once_and_cleared_when_filled a_number_used_twice_is_alarmed_and_accepted a_recipe_consumes_and_gives_back
             a_transfer_is_out_here_and_in_there an_untracked_product_keeps_its_stock an_operation_without_effect_gets_the_head
             with_a_backend_deciding_operations_await_their_event events_are_idempotent_and_versioned an_upload_to_nowhere_is_refused
-            an_operation_named_before_its_upload_does_not_wait a_transaction_event_becomes_a_row);
+            an_operation_named_before_its_upload_does_not_wait a_transaction_event_becomes_a_row
+            a_transaction_event_overwrites_nothing an_event_out_of_range_is_malformed);
         $crate::store_conformance!(@tests $backend, $make, stock:
             a_count_sets_the_base a_late_delta_has_no_effect a_late_count_keeps_later_deltas near_a_count_is_flagged
-            the_clock_offset_corrects_the_order the_policy_decides_below_zero the_same_movement_moves_once inventory_is_counted_too);
+            the_clock_offset_corrects_the_order a_nonsense_offset_zeroes_no_effect the_policy_decides_below_zero the_same_movement_moves_once inventory_is_counted_too);
         $crate::store_conformance!(@tests $backend, $make, registry:
             a_claim_is_redeemed_once_per_nonce an_expired_or_unknown_claim_is_refused a_device_of_another_merchant_is_not_taken_over
             rotation_keeps_the_old_token_until_the_new_is_used a_revoked_device_comes_back_only_by_a_new_claim

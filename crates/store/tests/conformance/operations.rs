@@ -261,17 +261,41 @@ pub async fn a_duplicate_beside_its_first_gets_the_same_seq(f: Fixture) {
     assert!(verdicts.iter().all(|verdict| verdict.seq.is_none()), "the event decides: {verdicts:?}");
 }
 
+fn transaction_event(key: &str, version: u64, id: &str, total: i64, ops: Vec<OperationId>) -> SourceWrite {
+    let transaction = json!({"id": id, "type": "sale", "status": "completed", "total": {"amount": total, "currency": "IDR"}});
+    let transaction = Row::parse(&transaction.to_string()).unwrap();
+    let event = EventRequest::TransactionCreated { idempotency_key: key.into(), version, transaction, ops };
+    SourceWrite::Event { key: branch("a"), event: Box::new(event) }
+}
+
 pub async fn a_transaction_event_becomes_a_row(f: Fixture) {
     let f = stocked(f).await;
-    let event = |key: &str, version, total: i64| {
-        let transaction =
-            Row::parse(&json!({"id": "t-1", "type": "sale", "total": {"amount": total, "currency": "IDR"}}).to_string()).unwrap();
-        let event = EventRequest::TransactionCreated { idempotency_key: key.into(), version, transaction, ops: vec![] };
-        SourceWrite::Event { key: branch("a"), event: Box::new(event) }
-    };
-    f.write(event("k", 1, 5)).await.unwrap();
+    f.write(transaction_event("k", 1, "t-1", 5, vec![])).await.unwrap();
     assert_eq!(f.row("a", "transaction", "t-1").await.unwrap()["total"]["amount"], 5);
     assert_eq!(f.frames().await.pop().unwrap().1.frame_type, "transaction.created");
-    f.write(event("k2", 2, 6)).await.unwrap();
-    assert_eq!(f.row("a", "transaction", "t-1").await.unwrap()["total"]["amount"], 6);
+}
+
+pub async fn a_transaction_event_overwrites_nothing(f: Fixture) {
+    let f = stocked(f).await;
+    let sale = f.accept_one("a", f.sale(1, "p", "1")).await;
+    let first = f.write(transaction_event("k", 1, "t-1", 5, vec![])).await.unwrap();
+    let before = (f.row("a", "transaction", &sale.id).await, f.head("a").await);
+    for (key, id, total) in [("k2", "t-1", 6), ("k3", sale.id.as_str(), 500)] {
+        let refused = f.write(transaction_event(key, 2, id, total, vec![])).await;
+        assert!(matches!(refused, Err(StoreError::Refused { code: Code::AlreadyExists, .. })), "{refused:?}");
+    }
+    assert_eq!((f.row("a", "transaction", &sale.id).await, f.head("a").await), before);
+    let again = f.write(transaction_event("k4", 1, "t-1", 5, vec![])).await.unwrap();
+    assert_eq!((again.duplicate, again.seqs, f.head("a").await), (true, first.seqs, before.1));
+}
+
+pub async fn an_event_out_of_range_is_malformed(f: Fixture) {
+    let f = stocked(f).await;
+    let most = i64::MAX.unsigned_abs();
+    for (key, version) in [("", 1), ("k".repeat(201).as_str(), 1), ("k", most + 1), ("k", u64::MAX)] {
+        let refused = f.write(stock_event(key, version, "8", vec![])).await;
+        assert!(matches!(refused, Err(StoreError::Refused { code: Code::MalformedRequest, .. })), "{key:?} {version}: {refused:?}");
+    }
+    f.write(stock_event(&"k".repeat(200), most, "8", vec![])).await.unwrap();
+    assert_eq!(f.stock("a", "p").await, "8");
 }

@@ -75,8 +75,25 @@ pub async fn the_clock_offset_corrects_the_order(f: Fixture) {
     let sale = at(&f, f.sale(1, "p", "2"), -3600);
     let verdict = f.accept_from("a", "slow", "k", 3_600_000, vec![sale]).await.unwrap().remove(0);
     assert_eq!((verdict.code, f.stock("a", "p").await), (None, "5".into()));
-    let absurd = f.accept_from("a", "slow", "k", i64::MIN + 1, vec![f.sale(2, "p", "1")]).await.unwrap().remove(0);
-    assert_eq!((absurd.code, f.stock("a", "p").await), (None, "4".into()), "nonsense is no offset");
+}
+
+pub async fn a_nonsense_offset_zeroes_no_effect(f: Fixture) {
+    const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+    let f = stocked(f).await;
+    f.accept_one("a", f.act(1, "count", "product", "p", "7")).await;
+    f.clock.forward_s(60);
+    for (n, offset) in [(0, i64::MIN), (1, i64::MAX), (2, WEEK_MS + 1), (3, -WEEK_MS - 1)] {
+        // By its own clock it sold before the count.
+        let sales = vec![at(&f, f.sale(1, "p", "1"), -3600), at(&f, f.sale(2, "p", "0.5"), -3600)];
+        let verdicts = f.accept_from("a", "till", &format!("offset-{n}"), offset, sales).await.unwrap();
+        assert!(verdicts.iter().all(|verdict| verdict.code.is_none()), "{verdicts:?}");
+        assert_eq!(f.alarms("clock_offset_refused").await.len(), n + 1, "one for each upload");
+    }
+    assert_eq!(f.stock("a", "p").await, "1", "7 counted, four times 1.5 sold");
+    let late = at(&f, f.sale(1, "p", "1"), -3600);
+    let verdict = f.accept_from("a", "till", "in range", -WEEK_MS, vec![late]).await.unwrap().remove(0);
+    assert_eq!((verdict.code, f.stock("a", "p").await), (Some(Code::LateDelta), "1".into()), "a week is believed");
+    assert_eq!(f.alarms("clock_offset_refused").await.len(), 4);
 }
 
 pub async fn the_policy_decides_below_zero(f: Fixture) {

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{AcceptUpload, Merchant, StoreError};
 
-/// Offsets beyond this come from nonsense, not from a clock: a hundred years.
-const CLOCK_OFFSET_MS_MAX: i64 = 100 * 366 * 24 * 60 * 60 * 1000;
+/// Offsets beyond this are not believed: a week.
+const CLOCK_OFFSET_MS_MAX: u64 = 7 * DAY_MS;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A verdict whose seq is known when the commit is.
 pub(super) struct Judged {
@@ -37,6 +38,11 @@ pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<J
     let merchant = writes::merchant(work, &upload.key.merchant)?;
     writes::check_branch(work, &upload.key)?;
     work.touched.insert(upload.key.clone());
+    if !has_credible_clock(upload) {
+        let days = upload.clock_offset_ms.unsigned_abs() / DAY_MS;
+        let detail = format!("{} says that its clock is {days} days off; its operations count from when they arrived", upload.device);
+        alarms::raise(work.conn, work.now, "clock_offset_refused", Some(&upload.key), Some(&upload.device), &detail)?;
+    }
     let mut judged = Vec::with_capacity(upload.operations.len());
     let mut numbers = Vec::with_capacity(upload.operations.len());
     for text in &upload.operations {
@@ -46,6 +52,10 @@ pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<J
     }
     journal::note(work, &upload.key, &upload.device, &upload.journal_id, numbers)?;
     Ok(judged)
+}
+
+fn has_credible_clock(upload: &AcceptUpload) -> bool {
+    upload.clock_offset_ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX
 }
 
 /// What can be told of an operation even when it is refused.
@@ -161,8 +171,9 @@ fn carry_out(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, re
     let outcome = match &received.parsed {
         Err(error) => Err((error.code, error.detail.clone())),
         Ok(operation) => {
-            let offset = if upload.clock_offset_ms.abs() > CLOCK_OFFSET_MS_MAX { 0 } else { upload.clock_offset_ms };
-            let happened = Happened::on_device(operation.occurred_at, offset, work.now, &upload.journal_id, operation.device_seq);
+            // What a clock wrote down that cannot be corrected orders nothing: it would make effects vanish behind a count.
+            let (at, offset) = if has_credible_clock(upload) { (operation.occurred_at, upload.clock_offset_ms) } else { (work.now, 0) };
+            let happened = Happened::on_device(at, offset, work.now, &upload.journal_id, operation.device_seq);
             effects::apply(work, merchant, upload, operation, &happened)?
         }
     };
