@@ -38,6 +38,10 @@ fn since(conn: &Connection, entry: &HeadEntry, cursor: &Cursor) -> Result<Start,
     if cursor.epoch != entry.state.epoch {
         return Err(ChangesError::SnapshotRequired(format!("the branch has another epoch than {cursor}")));
     }
+    if cursor.seq == 0 && cursor.tag != Tag::NONE {
+        // Nothing was given out there, so nothing can be forgotten.
+        return Err(ChangesError::SnapshotRequired(format!("{cursor} is no cursor of this server")));
+    }
     if cursor.seq > 0 && cursor.seq < entry.floor {
         return Err(ChangesError::SnapshotRequired(format!("deletions up to {} were forgotten; {cursor} is older", entry.floor)));
     }
@@ -49,7 +53,7 @@ fn since(conn: &Connection, entry: &HeadEntry, cursor: &Cursor) -> Result<Start,
 
 fn is_remembered(conn: &Connection, entry: &HeadEntry, cursor: &Cursor) -> Result<bool, StoreError> {
     if cursor.seq == 0 {
-        return Ok(cursor.tag == Tag::NONE);
+        return Ok(true);
     }
     if cursor.seq == entry.state.seq {
         return Ok(cursor.tag == entry.state.tag);

@@ -7,6 +7,9 @@ use mstore_protocol::Timestamp;
 /// Where the store takes the time from.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// Between two new epochs of a branch passes at least this: whoever invents cursors makes devices compare once a minute, not all the time.
+pub(super) const EPOCH_MIN_MS: i64 = 60_000;
+
 /// Settings of the SQLite store; [`SqliteConfig::new`] gives good ones.
 #[derive(Clone)]
 pub struct SqliteConfig {

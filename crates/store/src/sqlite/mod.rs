@@ -172,7 +172,7 @@ impl SyncStore for SqliteStore {
         let cursor = *cursor;
         let restarted =
             self.submit(Size::Small, move |work| restore::new_epoch(work, &key, epoch, cursor), |restarted, _| restarted).await?;
-        if restarted { Err(error) } else { Err(ChangesError::SnapshotRequired(format!("the branch has another epoch than {cursor}"))) }
+        if restarted { Err(error) } else { Err(ChangesError::SnapshotRequired(format!("this server does not remember {cursor}"))) }
     }
 
     async fn own_operations(&self, key: &BranchKey, device: &DeviceId, from: Seq, to: Seq) -> Result<Vec<OperationId>, StoreError> {

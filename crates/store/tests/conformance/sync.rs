@@ -140,6 +140,34 @@ pub async fn a_cursor_with_another_tag_is_not_remembered(f: Fixture) {
     assert!(matches!(f.ask("a", Some(other), None).await, Err(ChangesError::Restored { .. })));
 }
 
+pub async fn unknown_cursors_start_one_epoch_a_minute(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p"]).await;
+    let unknown = |head: mstore_protocol::Head| Cursor { tag: Tag::from_bits(7), ..head.cursor() };
+    for n in 1..=2 {
+        let first = unknown(f.head("a").await);
+        assert!(matches!(f.ask("a", Some(first), None).await, Err(ChangesError::Restored { .. })));
+        let head = f.head("a").await;
+        f.clock.forward_s(59);
+        let again = f.ask("a", Some(unknown(head.clone())), None).await;
+        assert!(matches!(again, Err(ChangesError::SnapshotRequired(_))));
+        assert_eq!((f.head("a").await, f.alarms("restored_from_backup").await.len()), (head, n), "no new epoch");
+        f.clock.forward_s(1);
+    }
+    let other = unknown(f.head("b").await);
+    assert!(matches!(f.ask("b", Some(other), None).await, Err(ChangesError::Restored { .. })), "each branch counts for itself");
+}
+
+pub async fn a_cursor_of_nothing_starts_no_epoch(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p"]).await;
+    let head = f.head("a").await;
+    let never = Cursor { seq: 0, tag: Tag::from_bits(7), ..head.cursor() };
+    assert!(matches!(f.ask("a", Some(never), None).await, Err(ChangesError::SnapshotRequired(_))));
+    assert_eq!((f.head("a").await, f.alarms("restored_from_backup").await.len()), (head.clone(), 0));
+    assert_eq!(f.ask("a", Some(Cursor { tag: Tag::NONE, ..never }), None).await.unwrap().ids(), ["p"]);
+}
+
 pub async fn every_branch_sees_the_catalogue(f: Fixture) {
     let f = f.shop().await;
     let written = f.put_ids(&["p"]).await;
