@@ -27,7 +27,7 @@ pub(crate) enum Command {
     Device(DeviceArgs),
     /// Watch what is published, live and decoded.
     Tail(TailArgs),
-    /// Make something happen: a sale, a price change, a stock movement.
+    /// Make something happen: a price change, a stock movement, a whole shop.
     Trigger(TriggerArgs),
     /// Compare source, mirror and tills; exit 1 if anything differs.
     Verify(VerifyArgs),
@@ -51,7 +51,7 @@ pub(crate) struct ServeArgs {
     /// Where the database, the keys and the lock live [default: ./mstore-data].
     #[arg(long)]
     pub(crate) data_dir: Option<String>,
-    /// Database URL; without it the embedded SQLite in the data directory.
+    /// Database URL; this build knows the embedded SQLite in the data directory only: leave it out.
     #[arg(long)]
     pub(crate) database: Option<String>,
     /// First level of every topic [default: dev].
@@ -66,7 +66,7 @@ pub(crate) struct ServeArgs {
     /// MQTT over WebSocket address [default: 127.0.0.1:8083].
     #[arg(long, value_name = "ADDR")]
     pub(crate) ws_listen: Option<String>,
-    /// embedded, or the URL of a broker.
+    /// embedded: this build knows no other.
     #[arg(long)]
     pub(crate) broker: Option<String>,
     /// Certificate chain (PEM) of the MQTT listener.
@@ -211,7 +211,7 @@ pub(crate) struct RunArgs {
     /// The till's local database.
     #[arg(long, default_value = "./till.db")]
     pub(crate) db: PathBuf,
-    /// Claim code from `device add`, needed the first time.
+    /// Claim code from `device add`: the first time, and after the till was moved, revoked or lost its token.
     #[arg(long)]
     pub(crate) claim: Option<String>,
     /// One JSON line per change of status instead of the table; commands come from stdin all the same.
@@ -256,7 +256,7 @@ pub(crate) struct TriggerArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TriggerAction {
-    /// Make merchant, branch, products, inventory and stock of a small shop.
+    /// Make merchant, branch, products and stock of a small shop.
     Shop {
         /// merchant/branch.
         branch: String,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
-use mstore_server::{DataDir, Running, Server, ServerConfig, StartError, system_clock};
+use mstore_server::{DataDir, DataDirError, Running, Server, ServerConfig, StartError, system_clock};
 use mstore_store::sqlite::{SqliteConfig, SqliteStore};
 use tokio::net::TcpListener;
 
@@ -46,7 +46,13 @@ pub(crate) struct Started {
 
 /// Opens the data directory and the store, binds every port, starts.
 pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
-    let data = DataDir::open(&config.data_dir).map_err(|error| Failure::unavailable(error.to_string()).next(error.code().next_step()))?;
+    let data = DataDir::open(&config.data_dir).map_err(|error| {
+        let next = match &error {
+            DataDirError::NotWritable { .. } => "choose another --data-dir, or let this user write there",
+            DataDirError::InUse { .. } | DataDirError::Damaged { .. } | DataDirError::SecretMissing { .. } => error.code().next_step(),
+        };
+        Failure::unavailable(error.to_string()).next(next)
+    })?;
     let http = bind("listen", config.listen).await?;
     let clock = system_clock();
     let store = SqliteStore::open(SqliteConfig::new(data.database_path(), clock))

@@ -27,14 +27,15 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<(), Failure> {
     for path in &args.db {
         databases.push(compare(&api, &args.admin.server, path).await?);
     }
-    let bad = sweep["clean"] != true || tills.iter().chain(&databases).any(|checked| checked["equal"] == false);
+    let is_blocked = |till: &Value| till["state"] == "blocked";
+    let bad = sweep["clean"] != true || tills.iter().any(is_blocked) || databases.iter().any(|checked| checked["equal"] == false);
     if args.json {
         println!("{}", json!({ "equal": !bad, "sweep": sweep, "tills": tills, "databases": databases }));
     } else {
         show(&sweep, &tills, &databases);
     }
     if bad {
-        Err(Failure::check("something differs").next("what the sweep found is on its way to the tills; run verify again in a minute"))
+        Err(Failure::check("something differs, or a till is blocked").next("what the sweep found is on its way to the tills: run verify again in a minute; a blocked till says why with `device list`; GET /v1/admin/alarms"))
     } else {
         Ok(())
     }

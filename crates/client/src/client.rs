@@ -78,12 +78,23 @@ impl Client {
 
     /// Opens a file with an enrolment from elsewhere, and keeps it there for [`Client::open`].
     pub async fn open_with(path: impl AsRef<Path>, server_url: &str, enrolment: Enrolment, options: Options) -> Result<Self, OpenError> {
-        let db = LocalDb::open(path.as_ref())?;
+        let mut db = LocalDb::open(path.as_ref())?;
         if let Some(held) = db.state("enrolment")? {
             let held: Enrolment =
                 serde_json::from_str(&held).map_err(|error| DbError::Damaged { what: "an enrolment", detail: error.to_string() })?;
             if held.device_id != enrolment.device_id {
                 return Err(OpenError::OtherDevice { found: held.device_id.to_string(), wanted: enrolment.device_id.to_string() });
+            }
+            let moved = held.branch != enrolment.branch;
+            let waiting = if moved { db.queue()?.len() } else { 0 };
+            if waiting > 0 {
+                let branch = held.branch.clone();
+                let sender = Enrolment { token: enrolment.token, ..held };
+                db.set_state("enrolment", &serde_json::to_string(&sender).expect("an enrolment is always JSON"))?;
+                return Err(OpenError::UnsentWork { waiting, branch });
+            }
+            if moved {
+                db.leave_branch()?;
             }
         }
         db.set_state("enrolment", &serde_json::to_string(&enrolment).expect("an enrolment is always JSON"))?;

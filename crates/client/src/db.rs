@@ -23,7 +23,7 @@ pub(crate) use journal::NewOperation;
 pub(crate) use read::Reader;
 
 /// Migrations only grow.
-const MIGRATIONS: &[M<'_>] = &[M::up(include_str!("../migrations/0001_device.sql"))];
+const MIGRATIONS: &[M<'_>] = &[M::up(include_str!("../migrations/0001_device.sql")), M::up(include_str!("../migrations/0002_moved.sql"))];
 
 /// The local database failed.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +164,21 @@ impl LocalDb {
         if let Err(error) = self.conn.execute_batch("PRAGMA wal_checkpoint(PASSIVE)") {
             tracing::debug!(%error, "checkpoint postponed");
         }
+    }
+
+    /// The device belongs to another branch now and shows nothing of the old one; what it did there is settled there.
+    pub(crate) fn leave_branch(&mut self) -> Result<(), DbError> {
+        Self::transaction(&self.conn, |conn| {
+            conn.execute_batch(
+                "DELETE FROM row; DELETE FROM staging; DELETE FROM pending_effect; DELETE FROM state WHERE name = 'staging';
+                 UPDATE position SET cursor = NULL, digests = '{}';
+                 UPDATE operation SET elsewhere = 1, shown = 1, named = 1 WHERE state = 'accepted';",
+            )?;
+            Ok::<_, DbError>(())
+        })?;
+        (self.cursor, self.digests) = (None, BTreeMap::new());
+        self.unshown = count_unshown(&self.conn)?;
+        Ok(())
     }
 
     /// The server has the same rows under another numbering.

@@ -1,6 +1,6 @@
 //! What can go wrong, one narrow enum per kind of call.
 
-use mstore_protocol::{Code, OperationError, OperationId, Problem};
+use mstore_protocol::{BranchId, Code, OperationError, OperationId, Problem};
 
 pub use crate::db::DbError;
 
@@ -17,6 +17,15 @@ pub enum OpenError {
         found: String,
         /// Who wanted it.
         wanted: String,
+    },
+    /// The device was moved, and what it did at its old branch is not sent yet. The new token is kept: open the file, send, enrol again with the
+    /// same claim code.
+    #[error("{waiting} operations for branch {branch} are not sent yet; send them first, then enrol again with the same claim code")]
+    UnsentWork {
+        /// How many.
+        waiting: usize,
+        /// The branch they belong to.
+        branch: BranchId,
     },
     /// The server refused.
     #[error(transparent)]

@@ -245,7 +245,9 @@ impl Api {
         db: &Arc<Mutex<LocalDb>>,
     ) -> Result<CatchUpOutcome, CallError> {
         let path = match (&ask.resume, &ask.after) {
-            (Some(position), _) => format!("{}/changes?resume={}", self.branch, percent(position)),
+            // With the cursor the server can tell whether it still has the deletions since.
+            (Some(position), Some(cursor)) => format!("{}/changes?after={cursor}&resume={}", self.branch, percent(position)),
+            (Some(position), None) => format!("{}/changes?resume={}", self.branch, percent(position)),
             (None, Some(cursor)) => format!("{}/changes?after={cursor}", self.branch),
             (None, None) => format!("{}/changes", self.branch),
         };

@@ -74,7 +74,7 @@ pub struct ChangesEnd {
 pub struct Position {
     /// The numbering.
     pub epoch: Epoch,
-    /// The seq the broken answer would have ended at: deletions since then are needed too.
+    /// Deletions since this seq are needed too: where the broken answer would have ended (snapshot) or started (catch-up).
     pub to: Seq,
     /// The seq of the last line received.
     pub seq: Seq,

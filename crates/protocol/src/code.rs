@@ -82,8 +82,8 @@ codes! {
     SnapshotRequired = "snapshot_required", 410, Never, "There are no changes since this cursor any more", "ask again without `after`; keep the upload queue";
     CredentialsMissing = "credentials_missing", 401, Never, "No credentials", "send Authorization: Bearer <device_id>:<token>, or an admin token";
     CredentialsRefused = "credentials_refused", 401, Never, "Wrong credentials", "check the token; enrol the device again if it was lost";
-    DeviceRevoked = "device_revoked", 401, Never, "This device was revoked", "enrol it again: mstore-sync device add";
-    Forbidden = "forbidden", 403, Never, "Not your branch or role", "use credentials of this branch, or an admin token";
+    DeviceRevoked = "device_revoked", 401, Never, "This device was revoked", "make a claim code (mstore-sync device add … --id) and start it with --claim";
+    Forbidden = "forbidden", 403, Never, "Not your branch or role", "use credentials of this branch, or an admin token; a till that was moved needs a new claim code";
     NotFound = "not_found", 404, Never, "No such thing", "check the path and the names in it";
     AlreadyExists = "already_exists", 409, Never, "It exists already with other content", "read it first, or choose another id";
     Conflict = "conflict", 409, Never, "The present state does not allow this", "read the present state and decide again";
@@ -111,7 +111,6 @@ codes! {
     StockDecidedElsewhere = "stock_decided_elsewhere", 422, Never, "This merchant's stock is decided by its backend", "send stock through the events of that backend";
     StaleEvent = "stale_event", 409, Never, "A newer version of this row was seen", "nothing; the newer figure stands";
     ClaimRefused = "claim_refused", 401, Never, "The claim code is wrong, used or older than 15 minutes", "make a new one: mstore-sync device add";
-    CardNumberRefused = "card_number_refused", 422, Never, "A card number where none may stand", "send the tender type only";
     DataDirInUse = "data_dir_in_use", 409, Never, "Another server uses this data directory", "stop it, or choose another --data-dir";
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Publish {
 
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Bytes {
-    /// MQTT payload bytes of one frame, median.
+    /// MQTT payload bytes per changed row, envelope included, median over the frames.
     pub(crate) per_update_p50: u64,
     /// MQTT payload bytes that tills received.
     pub(crate) mqtt: u64,

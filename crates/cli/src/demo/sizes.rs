@@ -1,4 +1,4 @@
-//! Payload sizes of the frames that are published, watched on the server's own live stream.
+//! Payload bytes per changed row of the frames that are published, watched on the server's own live stream.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,8 +29,11 @@ impl FrameSizes {
             let mut lines = Lines::default();
             while let Some(Ok(chunk)) = body.next().await {
                 for line in lines.push(&chunk) {
-                    if let Ok(Line { frame: Some(frame) }) = serde_json::from_slice(&line) {
-                        target.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(frame.get().len() as u64);
+                    if let Ok(Line { frame: Some(raw) }) = serde_json::from_slice(&line)
+                        && let Ok(frame) = mstore_protocol::Frame::parse(raw.get().as_bytes())
+                    {
+                        let per_change = raw.get().len() / frame.changes.len().max(1);
+                        target.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(per_change as u64);
                     }
                 }
             }

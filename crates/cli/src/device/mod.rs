@@ -19,11 +19,18 @@ pub(crate) async fn run(args: DeviceArgs) -> Result<(), Failure> {
         DeviceAction::Add { branch, id, name, admin, json } => add(&branch, id, &name, &admin, json).await,
         DeviceAction::List { branch, admin, json } => list(branch.as_deref(), &admin, json).await,
         DeviceAction::Rotate { id, admin } => {
-            act(&id, "rotate", &json!({}), &admin, "the new token reaches the till when it enrols or rotates itself").await
+            act(&id, "rotate", &json!({}), &admin, "the till must be given this token, or enrol again with a claim code").await
         }
         DeviceAction::Revoke { id, admin } => act(&id, "revoke", &json!({}), &admin, "connection closed, credential gone").await,
         DeviceAction::Move { id, branch, admin } => {
-            act(&id, "move", &json!({ "branch": branch }), &admin, "it fetches the new branch at its next contact").await
+            act(
+                &id,
+                "move",
+                &json!({ "branch": branch }),
+                &admin,
+                "make a claim code for it (mstore-sync device add MERCHANT/BRANCH --id TILL) and start the till with --claim",
+            )
+            .await
         }
         DeviceAction::Run(args) => run::run(args).await,
     }

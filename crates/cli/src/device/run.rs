@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use mstore_client::{Client, NewReceipt, OpenError, Options, Product, Query, Status};
-use mstore_protocol::{OperationKind, Quantity, StockAct, StockTarget};
+use mstore_protocol::{Code, OperationKind, Quantity, StockAct, StockTarget};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{
@@ -14,6 +14,8 @@ use crate::{args::RunArgs, failure::Failure, logging, shop::now};
 
 /// How long `drain` waits.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+/// How often `sync` looks whether the answer is there.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long a till may take to show something for the first time before a line is carried out anyway.
 const FIRST_SYNC_WITHIN: Duration = Duration::from_secs(30);
 
@@ -26,27 +28,41 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     done
 }
 
-/// Enrols the first time, opens afterwards. A claim for a file that is enrolled already is not used up.
+/// Enrols with a claim: the first time, after the till was moved to another branch, or when its token was lost. Opens otherwise.
 #[allow(clippy::print_stdout)]
 async fn open(args: &RunArgs) -> Result<Client, Failure> {
     let failed = |error: OpenError| {
         let next = match &error {
             OpenError::NotEnrolled => "mstore-sync device add MERCHANT/BRANCH gives a claim code; pass it with --claim",
             OpenError::Unreachable { .. } => "is the server running? mstore-sync serve",
+            OpenError::UnsentWork { .. } => "start it again with the same --claim when the server can be reached",
             OpenError::Refused(_) | OpenError::OtherDevice { .. } | OpenError::Url { .. } | OpenError::Db(_) => {
                 "check --server, --db and --claim"
             }
         };
         Failure::unavailable(error.to_string()).next(next)
     };
-    match Client::open(&args.db, Options::default()).await {
-        Ok(till) => Ok(till),
-        Err(OpenError::NotEnrolled) => {
-            let code = args.claim.as_deref().ok_or_else(|| failed(OpenError::NotEnrolled))?;
-            let till = Client::enrol(&args.db, &args.server, code, Options::default()).await.map_err(failed)?;
+    let Some(code) = args.claim.as_deref() else {
+        return Client::open(&args.db, Options::default()).await.map_err(failed);
+    };
+    let mut enrolled = Client::enrol(&args.db, &args.server, code, Options::default()).await;
+    if matches!(enrolled, Err(OpenError::UnsentWork { .. })) {
+        println!("sending what was done at the old branch first");
+        let till = Client::open(&args.db, Options::default()).await.map_err(failed)?;
+        let sent = till.drain(DRAIN_WITHIN).await;
+        till.close().await;
+        sent.map_err(|error| Failure::unavailable(error.to_string()).next("start it again with the same --claim"))?;
+        enrolled = Client::enrol(&args.db, &args.server, code, Options::default()).await;
+    }
+    match enrolled {
+        Ok(till) => {
             let enrolment = till.enrolment();
             println!("enrolled as {} of {}/{}", enrolment.device_id, enrolment.merchant, enrolment.branch);
             Ok(till)
+        }
+        // A claim that was used before, for a file that is enrolled: nothing to redeem.
+        Err(OpenError::Refused(problem)) if problem.code == Code::ClaimRefused => {
+            Client::open(&args.db, Options::default()).await.map_err(|_| failed(OpenError::Refused(problem)))
         }
         Err(error) => Err(failed(error)),
     }
@@ -144,11 +160,12 @@ async fn try_act(till: &Client, command: Command) -> Result<String, Box<dyn std:
 
 /// Asks the server and waits until the answer is shown: `as_of` moves when it is.
 async fn sync(till: &Client) {
-    let asked = now();
+    let (asked, deadline) = (now(), tokio::time::Instant::now() + DRAIN_WITHIN);
     till.sync_now().await;
-    let mut status = till.watch_status();
-    let confirmed = status.wait_for(|status| status.as_of.is_some_and(|as_of| as_of >= asked));
-    let _ = tokio::time::timeout(DRAIN_WITHIN, confirmed).await;
+    // The status stream leaves the clock out, so it is looked at.
+    while till.status().as_of.is_none_or(|as_of| as_of < asked) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn stock_act(
@@ -203,7 +220,10 @@ async fn dead_lines(till: &Client) -> Result<String, mstore_client::DbError> {
 
 /// One line that leaves no staleness unsaid.
 pub(super) fn status_line(status: &Status) -> String {
-    let age = status.staleness_ms(now()).map_or_else(|| "never synced".to_owned(), |ms| format!("as of {:.1} s ago", ms as f64 / 1000.0));
+    let age = status.staleness_ms(now()).map_or_else(
+        || if status.cursor.is_some() { "not confirmed since the start".to_owned() } else { "never synced".to_owned() },
+        |ms| format!("as of {:.1} s ago", ms as f64 / 1000.0),
+    );
     let cursor = status.cursor.map_or_else(|| "-".to_owned(), |cursor| cursor.seq.to_string());
     let code = if let mstore_protocol::DeviceState::Blocked(code) = status.state {
         format!(": {code}, {}", code.next_step())

@@ -83,7 +83,7 @@ impl LocalDb {
     pub(crate) fn requeue(&mut self, now: Timestamp) -> Result<Vec<QueuedOperation>, DbError> {
         let since = now.as_ms() - JOURNAL_KEEP_DAYS * DAY_MS;
         Self::transaction(&self.conn, |conn| {
-            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted' AND at >= ?1", [since])?;
+            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted' AND elsewhere = 0 AND at >= ?1", [since])?;
             Ok::<_, DbError>(())
         })?;
         self.queue()
@@ -121,7 +121,7 @@ impl LocalDb {
                     VerdictStatus::Accepted | VerdictStatus::Duplicate => {
                         let epoch = cursor.map(|cursor| cursor.epoch.to_string());
                         conn.prepare_cached(
-                            "UPDATE operation SET state = 'accepted', epoch = ?2, seq = coalesce(?3, 0), code = ?4, detail = ?5 WHERE id = ?1 AND state = 'queued'",
+                            "UPDATE operation SET state = 'accepted', epoch = ?2, seq = ?3, code = ?4, detail = ?5 WHERE id = ?1 AND state = 'queued'",
                         )?
                         .execute(params![verdict.id, epoch, verdict.seq, verdict.code.map(Code::as_str), verdict.detail])?;
                     }

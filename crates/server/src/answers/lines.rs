@@ -22,12 +22,13 @@ pub(crate) struct Answer {
 impl Answer {
     /// Reads it from the store in one consistent read.
     pub(crate) async fn read(store: &dyn Store, ask: ChangesAsk) -> Result<Self, ChangesError> {
-        // A resume position names the seq its answer ends at. Read before, it can only be lower, which repeats deletions and loses none;
-        // a new epoch in between is seen afterwards.
+        // A resume position names the seq whose later deletions are needed: where a snapshot ends, where a catch-up starts. Read before, it can
+        // only be lower, which repeats deletions and loses none; a new epoch in between is seen afterwards.
         let mut tries = 0;
         loop {
             let head = store.head(&ask.key).await?.ok_or_else(|| ChangesError::UnknownBranch(ask.key.clone()))?;
-            let (summary, sink) = store.changes(ask.clone(), Box::new(LineSink::new(head.epoch, head.seq))).await?;
+            let known = ask.resume.as_ref().map(|place| place.to).or(ask.after.map(|cursor| cursor.seq)).unwrap_or(head.seq);
+            let (summary, sink) = store.changes(ask.clone(), Box::new(LineSink::new(head.epoch, known))).await?;
             tries += 1;
             if summary.epoch != head.epoch {
                 if tries == 3 {
