@@ -376,7 +376,8 @@ pub struct Alarm {
     pub id: u64,
     /// When it was raised.
     pub at: Timestamp,
-    /// `restored_from_backup`, `device_seq_gap`, `device_seq_reused`, `mass_delete_held`, `sweep_difference`, `row_quarantined`, `branch_blocked`, …
+    /// `restored_from_backup`, `device_seq_gap`, `device_seq_reused`, `mass_delete_held`, `sweep_difference`, `row_quarantined`,
+    /// `branch_blocked`, `clock_offset_refused`, …
     pub kind: String,
     /// Where.
     pub merchant: Option<MerchantId>,
