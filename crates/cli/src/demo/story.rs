@@ -136,7 +136,7 @@ impl Shop {
                 progress.receipts(next_invoice);
             }
             while let Some((_, scene)) = SCENES.get(next_scene).filter(|(share, _)| elapsed * 100 >= open_for * *share) {
-                progress.say(scene.title());
+                progress.say(scene.title(matches!(self.backend(), Backend::Process(_))));
                 self.play(*scene, data_dir).await?;
                 next_scene += 1;
             }
@@ -277,15 +277,16 @@ impl Shop {
 }
 
 impl Scene {
-    fn title(self) -> &'static str {
+    fn title(self, own_process: bool) -> &'static str {
         match self {
+            Self::Disruption if own_process => "the server is killed with SIGKILL in the middle of it all",
             Self::PriceChanges => "head office changes 20 prices",
             Self::FirstTillsGoOffline => "a third of the tills loses its network and goes on selling",
             Self::StockActs => "tills receive, write off, count and transfer goods",
             Self::BackOfficeMoves => "the back office books goods receipts",
             Self::FirstTillsReturn => "the first tills are back",
             Self::BulkPriceImport => "bulk import: every price changes in one commit",
-            Self::Disruption => "the broker restarts (or the whole server is killed) in the middle of it all",
+            Self::Disruption => "the broker restarts in the middle of it all",
             Self::ForeignSql => "somebody writes to the tables with plain SQL",
             Self::SecondTillsGoOffline => "other tills lose their network and go on selling",
             Self::ProductGone => "a product comes, another goes",
