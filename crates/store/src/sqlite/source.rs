@@ -46,12 +46,8 @@ fn bounded(row: Option<Box<str>>) -> SourceRow {
 /// What is wrong with the value that could not be read; `None` when it was the database that failed.
 fn breach(error: &rusqlite::Error) -> Option<String> {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
-    match error {
-        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => {
-            Some(format!("a value cannot be read: {error}"))
-        }
-        _database => None,
-    }
+    let is_value = matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..));
+    is_value.then(|| format!("a value cannot be read: {error}"))
 }
 
 /// A quantity within the range of the protocol.

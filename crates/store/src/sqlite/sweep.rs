@@ -123,7 +123,9 @@ fn look(
 ) -> Result<(), StoreError> {
     let place = || Place { key: key.clone(), collection: collection.clone(), id: id.to_owned() };
     let compared = sequencer::compare(conn, entry, key, collection.as_str(), id)?;
-    if !matches!(compared, Compared::Same) && !(has_marks && is_marked(conn, key, collection, id)?) {
+    let differs = !matches!(compared, Compared::Same);
+    let is_on_its_way = differs && has_marks && is_marked(conn, key, collection, id)?;
+    if differs && !is_on_its_way {
         found.report.differing += 1;
         // To mark a row that is quarantined would not help it.
         if matches!(compared, Compared::Differs(_)) {
