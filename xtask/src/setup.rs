@@ -16,13 +16,13 @@ struct Package {
 }
 
 const PACKAGES: &[Package] = &[
-    Package { name: "mosquitto", command: "mosquitto", needed_for: "a broker that is not ours, started by each test on a port of its own" },
     Package {
         name: "mosquitto-clients",
         command: "mosquitto_sub",
         needed_for: "MQTT clients that are not ours, against the embedded broker",
     },
     Package { name: "sqlite3", command: "sqlite3", needed_for: "a writer that is not ours, on the server's tables while it runs" },
+    Package { name: "curl", command: "curl", needed_for: "the HTTP calls that the guides show" },
 ];
 
 /// Where Debian keeps commands; servers are in directories that a user's PATH may leave out.
@@ -42,11 +42,7 @@ pub(crate) fn install_missing() -> Result<()> {
     })?;
     runner.run(&["apt-get", "update", "-q"])?;
     let install = ["apt-get", "install", "-q", "-y", "--no-install-recommends"];
-    runner.run(&[&install[..], &names].concat())?;
-    if names.contains(&"mosquitto") {
-        runner.stop_service("mosquitto");
-    }
-    Ok(())
+    runner.run(&[&install[..], &names].concat())
 }
 
 /// Says what is missing and what that leaves out; true if anything is. In CI that is an error: a skipped test proves nothing.
@@ -116,20 +112,6 @@ impl Privilege {
         let status = cargo::status(&mut self.command(words))?;
         ensure!(status.success(), "`{}` failed with {status}", words.join(" "));
         Ok(())
-    }
-
-    /// Debian starts a server when it installs it; it would sit on the port that the quick start uses. The tests start
-    /// their own. That there is no service to stop is fine.
-    fn stop_service(self, service: &str) {
-        let words: &[&str] = if Path::new("/run/systemd/system").exists() {
-            &["systemctl", "disable", "--now", service]
-        } else {
-            &["service", service, "stop"]
-        };
-        let stopped = self.command(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !stopped.is_ok_and(|status| status.success()) {
-            println!("xtask: no {service} service was running");
-        }
     }
 }
 
