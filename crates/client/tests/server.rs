@@ -152,6 +152,7 @@ async fn a_till_syncs_lives_sells_goes_offline_and_comes_back() {
     shop.same_as_server(&till).await;
     let stats = till.stats();
     assert_eq!((stats.operations_accepted, stats.operations_rejected), (2, 0), "{stats:?}");
+    assert_eq!(stats.changes_fallback, 0, "MQTT brought all that it could, and a return from offline is no fallback: {stats:?}");
     till.close().await;
     shop.running.shutdown().await;
 }

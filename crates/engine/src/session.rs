@@ -241,6 +241,6 @@ impl Session {
 
     fn confirm(&mut self, now: Moment) {
         self.confirmed_at = Some(now);
-        self.pull.confirmed();
+        self.pull.confirmed(now);
     }
 }

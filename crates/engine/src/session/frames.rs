@@ -78,7 +78,9 @@ impl Session {
         let Some(cursor) = self.cursor else { return };
         if let Some((since, seq)) = self.buffer.waiting(cursor) {
             let due = since + self.config.reorder_window_ms;
-            self.want(due, Reason::Gap, Some(seq));
+            // Before the first confirmation after a subscription nothing says that frames are missing: they were never sent here.
+            let reason = if self.pull.knows_cursor() { Reason::Gap } else { Reason::Returned };
+            self.want(due, reason, Some(seq));
         }
     }
 

@@ -73,7 +73,7 @@ impl Session {
             Some(_) if self.pull.is_first() => self.config.head_patience_ms,
             Some(_) => self.config.head_patience_ms + self.dice.up_to(self.config.return_spread_ms),
         };
-        self.pull.unconfirmed();
+        self.pull.subscribed(now);
         let reason = if self.cursor.is_some() { Reason::Returned } else { Reason::First };
         self.want(now + patience, reason, None);
     }

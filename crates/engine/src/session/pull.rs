@@ -18,6 +18,8 @@ const REFUSED_BASE_MS: u64 = 10_000;
 const REFUSED_CAP_MS: u64 = 300_000;
 /// How long the first call waits for MQTT, so that nothing is missed between the two.
 const CONNECT_PATIENCE_MS: u64 = 2_000;
+/// How far a retained head may lag behind the changes: one that equals the cursor right after a return says little of what was missed.
+const HEAD_LAG_MS: u64 = 2_000;
 
 type Digests = BTreeMap<Collection, Digest>;
 
@@ -36,6 +38,15 @@ enum Running {
     Head,
 }
 
+/// Whether the device had a network all the time, which is what tells a fallback from a return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Away {
+    /// It was cut off, and nothing has confirmed its cursor since.
+    Unconfirmed,
+    /// It counts as returned before this moment, and as online from then on.
+    Until(Moment),
+}
+
 /// The one call and what is known of the way to the server.
 #[derive(Debug)]
 pub(super) struct Pull {
@@ -51,8 +62,8 @@ pub(super) struct Pull {
     retry: Backoff,
     slow: Backoff,
     unreachable: bool,
-    /// There was no network at some time since the last confirmation: what comes by HTTP then is no fallback.
-    was_away: bool,
+    /// Until when the device counts as just returned: what comes by HTTP then is no fallback.
+    away: Away,
     confirmed: bool,
     ever_confirmed: bool,
     mqtt_down: bool,
@@ -75,7 +86,7 @@ impl Pull {
             retry: Backoff::new(RETRY_BASE_MS, RETRY_CAP_MS),
             slow: Backoff::new(REFUSED_BASE_MS, REFUSED_CAP_MS),
             unreachable: false,
-            was_away: true,
+            away: Away::Unconfirmed,
             confirmed: false,
             ever_confirmed: false,
             mqtt_down: false,
@@ -122,20 +133,33 @@ impl Pull {
         self.confirmed = false;
     }
 
-    pub(super) fn unconfirmed(&mut self) {
+    pub(super) fn confirmed(&mut self, now: Moment) {
+        self.confirmed = true;
+        self.ever_confirmed = true;
+        if self.away == Away::Unconfirmed {
+            self.away = Away::Until(now + HEAD_LAG_MS);
+        }
+    }
+
+    /// A new subscription of a device that is just back: what was confirmed before it may have been overtaken before frames flow.
+    pub(super) fn subscribed(&mut self, now: Moment) {
+        if self.is_away(now) {
+            self.away = Away::Unconfirmed;
+        }
         self.mqtt_down = false;
         self.confirmed = false;
     }
 
-    pub(super) fn confirmed(&mut self) {
-        self.confirmed = true;
-        self.ever_confirmed = true;
-        self.was_away = false;
+    fn is_away(&self, now: Moment) -> bool {
+        match self.away {
+            Away::Unconfirmed => true,
+            Away::Until(end) => now < end,
+        }
     }
 
     pub(super) fn network_lost(&mut self) {
         self.unreachable = true;
-        self.was_away = true;
+        self.away = Away::Unconfirmed;
         self.confirmed = false;
     }
 
@@ -212,7 +236,7 @@ impl Session {
             self.effects.push_back(Effect::FetchHead);
             return;
         }
-        self.ask(reason);
+        self.ask(now, reason);
     }
 
     fn head_confirms(&self, now: Moment) -> bool {
@@ -220,7 +244,7 @@ impl Session {
         self.link.is_up() && self.pull.confirmed && self.head.as_ref().is_some_and(fresh)
     }
 
-    fn ask(&mut self, reason: Reason) {
+    fn ask(&mut self, now: Moment, reason: Reason) {
         let resume = self.pull.resume.clone();
         let after = if self.pull.forced_snapshot { None } else { self.cursor };
         if resume.is_none() {
@@ -230,7 +254,7 @@ impl Session {
         self.counters.snapshots += u64::from(after.is_none());
         self.counters.polls += u64::from(reason == Reason::Poll);
         self.counters.gaps += u64::from(reason == Reason::Gap);
-        let is_fallback = reason.is_fallback() && !self.pull.was_away && after.is_some();
+        let is_fallback = reason.is_fallback() && !self.pull.is_away(now) && after.is_some();
         let keep_staged = resume.is_some();
         self.begin(Ask { after, resume, keep_staged, reason, is_fallback });
     }
@@ -317,7 +341,7 @@ impl Session {
         if snapshot && !self.head_confirms(now) {
             // It may have been a cached one.
             self.want(now, Reason::Returned, None);
-            self.pull.was_away = true;
+            self.pull.away = Away::Unconfirmed;
         }
         self.advance(now);
         self.look_at_head(now);
@@ -386,7 +410,7 @@ impl Session {
         if !fault.reached {
             self.pull.unreachable = true;
             if !self.link.is_up() {
-                self.pull.was_away = true;
+                self.pull.away = Away::Unconfirmed;
             }
         }
         let wait = self.pull.retry.next_ms(&mut self.dice, fault.retry_after_ms);
