@@ -363,6 +363,8 @@ pub(crate) enum BenchName {
     Throughput {
         #[arg(long, default_value_t = 20_000)]
         changes: usize,
+        #[arg(long, value_enum, default_value_t = Via::Sql)]
+        via: Via,
         #[command(flatten)]
         common: BenchCommon,
     },

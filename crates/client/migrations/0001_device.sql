@@ -1,4 +1,5 @@
 -- The device's own database. Tables marked "server-owned" are written by the client library only; triggers refuse everybody else.
+-- `only_the_sync_client_writes_here()` is a function that only the client's own connection has: with any other program the statement fails by its name.
 
 -- Names and values of this device: enrolment, server_url, journal_id, device_seq, staging.
 CREATE TABLE state (
@@ -6,12 +7,11 @@ CREATE TABLE state (
   value TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- Server-owned: what of the branch is shown. One row; `guarded` is 0 only inside the client's own transactions.
+-- Server-owned: what of the branch is shown. One row.
 CREATE TABLE position (
   one     INTEGER PRIMARY KEY CHECK (one = 1),
   cursor  TEXT,
-  digests TEXT NOT NULL DEFAULT '{}',
-  guarded INTEGER NOT NULL DEFAULT 1
+  digests TEXT NOT NULL DEFAULT '{}'
 );
 INSERT INTO position (one) VALUES (1);
 
@@ -25,11 +25,11 @@ CREATE TABLE row (
   PRIMARY KEY (collection, id)
 ) WITHOUT ROWID;
 
-CREATE TRIGGER row_guard_insert BEFORE INSERT ON row WHEN (SELECT guarded FROM position) = 1
+CREATE TRIGGER row_guard_insert BEFORE INSERT ON row WHEN NOT only_the_sync_client_writes_here()
 BEGIN SELECT RAISE(ABORT, 'this table belongs to the server: write operations through the client instead'); END;
-CREATE TRIGGER row_guard_update BEFORE UPDATE ON row WHEN (SELECT guarded FROM position) = 1
+CREATE TRIGGER row_guard_update BEFORE UPDATE ON row WHEN NOT only_the_sync_client_writes_here()
 BEGIN SELECT RAISE(ABORT, 'this table belongs to the server: write operations through the client instead'); END;
-CREATE TRIGGER row_guard_delete BEFORE DELETE ON row WHEN (SELECT guarded FROM position) = 1
+CREATE TRIGGER row_guard_delete BEFORE DELETE ON row WHEN NOT only_the_sync_client_writes_here()
 BEGIN SELECT RAISE(ABORT, 'this table belongs to the server: write operations through the client instead'); END;
 
 -- Rows of an answer that is not complete yet; body NULL: deleted. Never shown.
@@ -59,11 +59,11 @@ CREATE TABLE operation (
 );
 CREATE INDEX operation_state ON operation (state);
 
-CREATE TRIGGER operation_guard_delete BEFORE DELETE ON operation WHEN (SELECT guarded FROM position) = 1
+CREATE TRIGGER operation_guard_delete BEFORE DELETE ON operation WHEN NOT only_the_sync_client_writes_here()
 BEGIN SELECT RAISE(ABORT, 'operations are never deleted by hand: a receipt could be lost'); END;
-CREATE TRIGGER operation_guard_update BEFORE UPDATE ON operation WHEN (SELECT guarded FROM position) = 1
+CREATE TRIGGER operation_guard_update BEFORE UPDATE ON operation WHEN NOT only_the_sync_client_writes_here()
 BEGIN SELECT RAISE(ABORT, 'operations are changed through the client only'); END;
-CREATE TRIGGER operation_guard_insert BEFORE INSERT ON operation WHEN (SELECT guarded FROM position) = 1
+CREATE TRIGGER operation_guard_insert BEFORE INSERT ON operation WHEN NOT only_the_sync_client_writes_here()
 BEGIN SELECT RAISE(ABORT, 'operations are committed through the client only'); END;
 
 -- What pending operations do to stock: the difference between the server's figure and the one shown. In thousandths.

@@ -61,7 +61,7 @@ impl Client {
             db.state_or(&format!("nonce:{claim_code}"), || random_hex(16))?
         };
         let request = EnrolRequest { code: claim_code.to_owned(), nonce };
-        let enrolment = http::enrol(&http::http_client()?, server_url, &request).await?;
+        let enrolment = http::enrol(&http::http_client(server_url)?, server_url, &request).await?;
         Self::open_with(path, server_url, enrolment, options).await
     }
 
@@ -411,7 +411,7 @@ fn first_status(known: &Known, dead_letters: u64) -> (watch::Sender<Status>, bro
 
 fn make_api(shared: &Shared, server_url: &str, enrolment: &Enrolment, options: &Options, seed: u64) -> Result<Api, OpenError> {
     let chance = Chance::new(options.faults, seed ^ 0x5bd1_e995);
-    Api::new(http::http_client()?, server_url, enrolment, shared.online.subscribe(), chance, Arc::clone(&shared.stats))
+    Api::new(http::http_client(server_url)?, server_url, enrolment, shared.online.subscribe(), chance, Arc::clone(&shared.stats))
 }
 
 fn committed(operation: &Operation) -> Committed {

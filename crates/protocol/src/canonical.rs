@@ -3,7 +3,7 @@
 //! One pass tells whether a text is canonical already (what the server sends is), and then it is used as it stands; otherwise it
 //! is parsed and written anew. Floats, duplicate keys and lone surrogates are refused, never rounded or dropped.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use crate::limits::{INTEGER_MAX, ROW_BYTES_MAX, ROW_DEPTH_MAX};
 
@@ -103,6 +103,39 @@ fn is_canonical(text: &str) -> bool {
     scan.value(0).is_some() && scan.at == text.len()
 }
 
+/// Two canonical objects made one, members of `patch` in the place of those of `base`; `None` when either is not canonical, or has keys whose
+/// order is not that of their bytes: then somebody has to parse them.
+pub(crate) fn merge_members(base: &str, patch: &str) -> Option<String> {
+    let (mut base, mut patch) = (members(base)?.into_iter().peekable(), members(patch)?.into_iter().peekable());
+    let mut out = String::with_capacity(512);
+    loop {
+        let next = match (base.peek(), patch.peek()) {
+            (Some((old, _)), Some((new, _))) if old == new => {
+                base.next();
+                patch.next()
+            }
+            (Some((old, _)), Some((new, _))) if new < old => patch.next(),
+            (Some(_), _) => base.next(),
+            (None, _) => patch.next(),
+        };
+        let Some((key, value)) = next else { break };
+        out.push_str(if out.is_empty() { "{\"" } else { ",\"" });
+        out.push_str(key);
+        out.push_str("\":");
+        out.push_str(value);
+    }
+    out.push_str(if out.is_empty() { "{}" } else { "}" });
+    Some(out)
+}
+
+/// Keys (as they stand between their quotes) and values of a canonical object.
+fn members(text: &str) -> Option<Vec<(&str, &str)>> {
+    let mut scan = Scan { bytes: text.as_bytes(), at: 0 };
+    let mut found = Vec::with_capacity(16);
+    scan.members(1, |key, value| found.push((&text[key], &text[value])))?;
+    (scan.at == text.len()).then_some(found)
+}
+
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -134,6 +167,11 @@ impl<'a> Scan<'a> {
     }
 
     fn object(&mut self, depth: usize) -> Option<()> {
+        self.members(depth, |_, _| ())
+    }
+
+    /// Says of each member where its key, without the quotes, and its value stand.
+    fn members(&mut self, depth: usize, mut each: impl FnMut(Range<usize>, Range<usize>)) -> Option<()> {
         if depth > ROW_DEPTH_MAX {
             return None;
         }
@@ -143,13 +181,16 @@ impl<'a> Scan<'a> {
         }
         let mut last: Option<&'a [u8]> = None;
         loop {
+            let from = self.at + 1;
             let key = self.string()?;
             if key.iter().any(|b| *b == b'\\' || !b.is_ascii()) || last.is_some_and(|last| last >= key) {
                 return None;
             }
             last = Some(key);
             self.eat(b':')?;
+            let value = self.at;
             self.value(depth)?;
+            each(from..from + key.len(), value..self.at);
             if self.eat(b',').is_none() {
                 return self.eat(b'}');
             }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     Collection, Epoch, OperationId, Row, RowError, Seq, Tag, Timestamp,
-    canonical::{CanonicalError, canonicalise},
+    canonical::{CanonicalError, canonicalise, merge_members},
     limits::FRAME_BYTES_MAX,
 };
 
@@ -58,11 +58,26 @@ impl Change {
         serde_json::from_str(&canonical).map_err(|_| FrameError::Row(RowError::NotAnObject))
     }
 
+    /// What this patch makes of a base row's canonical text.
+    pub fn patched(&self, base: &str) -> Result<Row, FrameError> {
+        let raw = self.row.as_ref().ok_or(FrameError::RowMissing)?;
+        let patch = canonicalise(raw.get()).map_err(RowError::from)?;
+        let row = match merge_members(base, &patch) {
+            Some(merged) => Row::parse(&merged)?,
+            None => Row::parse(base)?.patched(&self.patch()?)?,
+        };
+        if row.id() == self.id { Ok(row) } else { Err(FrameError::Row(RowError::IdChanged)) }
+    }
+
     fn check(&self) -> Result<(), FrameError> {
         Row::check_id(&self.id)?;
         match self.op {
             ChangeOp::Put => self.row().map(|_| ()),
-            ChangeOp::Patch => self.patch().map(|_| ()),
+            ChangeOp::Patch => {
+                let raw = self.row.as_ref().ok_or(FrameError::RowMissing)?;
+                let canonical = canonicalise(raw.get()).map_err(RowError::from)?;
+                if canonical.starts_with('{') { Ok(()) } else { Err(FrameError::Row(RowError::NotAnObject)) }
+            }
             ChangeOp::Delete if self.row.is_some() => Err(FrameError::RowInDelete),
             ChangeOp::Delete => Ok(()),
         }
@@ -198,5 +213,46 @@ pub fn frame_type(collection: &Collection, changes: &[Change]) -> String {
         "transaction" if only(ChangeOp::Put) => "transaction.created".into(),
         name @ ("product" | "inventory" | "transaction") => format!("{name}.upserted"),
         name => format!("{name}.changed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn patched(base: &str, patch: &str) -> Result<Row, FrameError> {
+        let row = Some(RawValue::from_string(patch.to_owned()).unwrap());
+        Change { op: ChangeOp::Patch, id: "a".into(), row }.patched(base)
+    }
+
+    #[test]
+    fn texts_are_merged_as_maps_are() {
+        let bases = [
+            r#"{"id":"a"}"#,
+            r#"{"id":"a","name":"Kopi \"tubruk\"","price":{"amount":5,"currency":"IDR"},"stock":"41"}"#,
+            "{\"id\":\"a\",\"z\u{e9}ro\":0}",
+            r#"{"a":[],"id":"a","line\n":1,"zz":null}"#,
+        ];
+        let patches = [
+            r"{}",
+            r#"{"stock":"40"}"#,
+            r#"{ "zzz" : 1, "aa" : null }"#,
+            r#"{"id":"a","price":{"amount":6}}"#,
+            "{\"z\u{e9}ro\":1}",
+            r#"{"line\n":2}"#,
+        ];
+        for (base, patch) in bases.iter().flat_map(|base| patches.iter().map(move |patch| (base, patch))) {
+            let slow = Row::parse(base).unwrap().patched(&serde_json::from_str(patch).unwrap()).unwrap();
+            assert_eq!(patched(base, patch).unwrap(), slow, "{base} {patch}");
+        }
+    }
+
+    #[test]
+    fn a_patch_neither_changes_the_id_nor_brings_what_a_row_may_not_hold() {
+        for bad in [r#"{"id":"b"}"#, r#"{"stock":1.5}"#, r#"{"stock":1,"stock":2}"#, "[]", "1"] {
+            assert!(patched(r#"{"id":"a","stock":"41"}"#, bad).is_err(), "{bad}");
+        }
+        assert!(patched("not JSON", r#"{"stock":"40"}"#).is_err());
     }
 }

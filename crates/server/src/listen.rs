@@ -84,6 +84,5 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(HEAD_BYTES_MAX.max(64 * 1024))
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service)
 }

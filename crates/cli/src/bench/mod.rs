@@ -40,7 +40,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     logging::start(&std::env::var("MSTORE_LOG").unwrap_or_else(|_| "error".into()), false)?;
     let (json_only, result) = match args.name {
         BenchName::Latency { devices, rate, seconds, via, common } => (common.json, latency::run(devices, rate, seconds, via).await?),
-        BenchName::Throughput { changes, common } => (common.json, throughput::run(changes).await?),
+        BenchName::Throughput { changes, via, common } => (common.json, throughput::run(changes, via).await?),
         BenchName::Fanout { devices, commits, common } => (common.json, fanout::run(devices, commits).await?),
         BenchName::Snapshot { rows, common } => (common.json, snapshot::run(rows).await?),
         BenchName::Storm { devices, rows, common } => (common.json, storm::run(devices, rows).await?),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mstore_engine::ReadyCommit;
-use mstore_protocol::{Change, ChangeOp, Collection, Cursor, Digest, FrameError, OperationId, Row, RowHash};
+use mstore_protocol::{Change, ChangeOp, Collection, Cursor, Digest, FrameError, OperationId, RowHash};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{LocalDb, count_unshown};
@@ -82,19 +82,27 @@ impl LocalDb {
 }
 
 fn apply_change(conn: &Connection, collection: &Collection, seq: u64, change: &Change, digest: Digest) -> Result<Digest, ApplyError> {
-    let row = match change.op {
-        ChangeOp::Put => change.row()?,
-        ChangeOp::Delete => return Ok(delete_row(conn, collection, &change.id, digest)?),
-        ChangeOp::Patch => {
-            let mut find = conn.prepare_cached("SELECT body FROM row WHERE collection = ?1 AND id = ?2")?;
-            let base: Option<String> = find.query_row(params![collection.as_str(), change.id], |row| row.get(0)).optional()?;
-            let missing = || ApplyError::BaseMissing { collection: collection.clone(), id: change.id.clone() };
-            let base = Row::parse(&base.ok_or_else(missing)?).map_err(FrameError::Row)?;
-            base.patched(&change.patch()?).map_err(FrameError::Row)?
+    match change.op {
+        ChangeOp::Put => {
+            let row = change.row()?;
+            Ok(put_row(conn, collection, row.id(), seq, row.as_str(), row.hash(collection), digest)?)
         }
-    };
-    let hash = row.hash(collection);
-    Ok(put_row(conn, collection, row.id(), seq, row.as_str(), hash, digest)?)
+        ChangeOp::Delete => Ok(delete_row(conn, collection, &change.id, digest)?),
+        ChangeOp::Patch => patch_row(conn, collection, seq, change, digest),
+    }
+}
+
+fn patch_row(conn: &Connection, collection: &Collection, seq: u64, change: &Change, digest: Digest) -> Result<Digest, ApplyError> {
+    let mut find = conn.prepare_cached("SELECT body, hash FROM row WHERE collection = ?1 AND id = ?2")?;
+    let mut found = find.query(params![collection.as_str(), change.id])?;
+    let missing = || ApplyError::BaseMissing { collection: collection.clone(), id: change.id.clone() };
+    let base = found.next()?.ok_or_else(missing)?;
+    let row = change.patched(base.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
+    let (old, new) = (RowHash::from_bytes(base.get(1)?), row.hash(collection));
+    drop(found);
+    let mut put = conn.prepare_cached("UPDATE row SET seq = ?3, body = ?4, hash = ?5 WHERE collection = ?1 AND id = ?2")?;
+    put.execute(params![collection.as_str(), change.id, seq, row.as_str(), new.to_bytes()])?;
+    Ok(digest.replacing(Some(old), Some(new)))
 }
 
 fn old_hash(conn: &Connection, collection: &Collection, id: &str) -> rusqlite::Result<Option<RowHash>> {

@@ -260,7 +260,7 @@ fn the_app_cannot_write_what_belongs_to_the_server() {
         "UPDATE operation SET state = 'accepted'",
     ] {
         let error = app.execute(sql, []).unwrap_err().to_string();
-        assert!(error.contains("belongs to the server") || error.contains("operations are"), "{sql}: {error}");
+        assert!(error.contains("only_the_sync_client_writes_here"), "{sql}: {error}");
     }
     assert_eq!(app.query_row("SELECT stock FROM product WHERE id = 'tea'", [], |row| row.get::<_, String>(0)).unwrap(), "41");
 }
