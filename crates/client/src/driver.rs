@@ -124,7 +124,8 @@ impl Driver {
         let staged = staged.map(|(_, ops)| Box::new(Staged::on_disk(ops)));
         let dead_letters = held(&shared.db).dead_letter_count().unwrap_or(0);
         Self {
-            report_at: options.report_interval.map(|_| Instant::now()),
+            // The first copy comes first.
+            report_at: options.report_interval.map(|_| Instant::now() + report::DEBOUNCE),
             shared,
             session,
             enrolment,

@@ -9,7 +9,7 @@ use super::{Done, Driver};
 use crate::shared::{held, wall};
 
 /// States that come and go within this are not worth a report.
-const DEBOUNCE: Duration = Duration::from_secs(1);
+pub(super) const DEBOUNCE: Duration = Duration::from_secs(1);
 
 impl Driver {
     pub(super) fn report_soon(&mut self) {
