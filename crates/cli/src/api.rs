@@ -22,6 +22,8 @@ impl AdminApi {
     pub(crate) fn new(base: &str, token: &str) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
             .tcp_nodelay(true)
+            // A redirect could lead the token to where it may not go.
+            .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| Failure::unavailable(format!("no HTTP client: {error}")))?;
@@ -30,6 +32,14 @@ impl AdminApi {
 
     /// From the command line: the token comes from the environment or its file.
     pub(crate) fn from_args(args: &AdminArgs) -> Result<Self, Failure> {
+        if !args.profile.allows(&args.server) {
+            return Err(Failure::usage(format!(
+                "{} would take the admin token across the network in the clear ({})",
+                args.server,
+                Code::InsecureUrl
+            ))
+            .next("use an https:// address, or --profile development on a network that you trust"));
+        }
         let token = match std::env::var("MSTORE_ADMIN_TOKEN") {
             Ok(token) => token,
             Err(_) => std::fs::read_to_string(&args.admin_token_file).map_err(|error| {

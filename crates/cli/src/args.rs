@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mstore_protocol::Profile;
 
 /// Keeps a shop's tills true: changes in milliseconds, sales exactly once.
 #[derive(Debug, Parser)]
@@ -57,6 +58,9 @@ pub(crate) struct ServeArgs {
     /// First level of every topic [default: dev].
     #[arg(long)]
     pub(crate) env: Option<String>,
+    /// production or development: whether tokens may cross a network in the clear [default: production].
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
     /// HTTP address [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
@@ -140,6 +144,9 @@ pub(crate) struct AdminArgs {
     /// File with the admin token; MSTORE_ADMIN_TOKEN wins over it.
     #[arg(long, env = "MSTORE_ADMIN_TOKEN_FILE", default_value = "./mstore-data/admin.token")]
     pub(crate) admin_token_file: PathBuf,
+    /// production: tokens leave this machine over TLS only; development: they may cross a network in the clear.
+    #[arg(long, env = "MSTORE_PROFILE", default_value_t = Profile::Production)]
+    pub(crate) profile: Profile,
 }
 
 #[derive(Debug, Args)]
@@ -194,7 +201,7 @@ pub(crate) enum DeviceAction {
     Move {
         /// The till.
         id: String,
-        /// The branch it belongs to from now on.
+        /// The branch it belongs to from now on: b2, or m1/b2 with the merchant that it has.
         branch: String,
         #[command(flatten)]
         admin: AdminArgs,
@@ -208,6 +215,9 @@ pub(crate) struct RunArgs {
     /// The server's URL.
     #[arg(long, env = "MSTORE_SERVER", default_value = "http://127.0.0.1:8080")]
     pub(crate) server: String,
+    /// production: tokens leave this machine over TLS only; development: they may cross a network in the clear.
+    #[arg(long, env = "MSTORE_PROFILE", default_value_t = Profile::Production)]
+    pub(crate) profile: Profile,
     /// The till's local database.
     #[arg(long, default_value = "./till.db")]
     pub(crate) db: PathBuf,

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use mstore_protocol::Env;
+use mstore_protocol::{Env, Profile, ProfileError, did_you_mean};
 
 use crate::{
     args::{ServeArgs, address},
@@ -18,11 +18,21 @@ struct Setting {
     doc: &'static str,
 }
 
+/// The variables of all settings.
+pub(crate) fn variables() -> impl Iterator<Item = String> {
+    SETTINGS.iter().map(|setting| variable(setting.key))
+}
+
+fn variable(key: &str) -> String {
+    format!("MSTORE_{}", key.to_uppercase())
+}
+
 /// Every setting there is. The environment variable is `MSTORE_` and the key in capitals.
 const SETTINGS: &[Setting] = &[
     Setting { key: "data_dir", default: "./mstore-data", doc: "where the database, the keys and the lock live" },
     Setting { key: "database", default: "", doc: "database URL; empty: the embedded SQLite in data_dir" },
     Setting { key: "env", default: "dev", doc: "first level of every topic" },
+    Setting { key: "profile", default: "production", doc: "production or development: whether tokens may cross a network in the clear" },
     Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
     Setting { key: "mqtt_listen", default: "", doc: "MQTT address; empty: 127.0.0.1:1883, or 8883 with TLS" },
     Setting { key: "ws_listen", default: "127.0.0.1:8083", doc: "MQTT over WebSocket address" },
@@ -49,6 +59,7 @@ pub(crate) struct RawConfig(BTreeMap<&'static str, Raw>);
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) env: Env,
+    pub(crate) profile: Profile,
     pub(crate) listen: SocketAddr,
     pub(crate) mqtt_listen: SocketAddr,
     pub(crate) ws_listen: SocketAddr,
@@ -70,7 +81,7 @@ impl RawConfig {
             }
         }
         for setting in SETTINGS {
-            let name = format!("MSTORE_{}", setting.key.to_uppercase());
+            let name = variable(setting.key);
             if let Some(value) = env(&name) {
                 raw.insert(setting.key, Raw { value, from: name });
             }
@@ -117,6 +128,7 @@ impl RawConfig {
         Ok(Config {
             data_dir: PathBuf::from(self.get("data_dir")),
             env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
+            profile: self.get("profile").parse().map_err(|why: ProfileError| self.wrong("profile", why))?,
             listen: addr("listen", self.get("listen"))?,
             mqtt_listen: addr("mqtt_listen", mqtt)?,
             ws_listen: addr("ws_listen", self.get("ws_listen"))?,
@@ -136,11 +148,12 @@ impl RawConfig {
     }
 }
 
-fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 11] {
+fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 12] {
     [
         ("data_dir", &args.data_dir),
         ("database", &args.database),
         ("env", &args.env),
+        ("profile", &args.profile),
         ("listen", &args.listen),
         ("mqtt_listen", &args.mqtt_listen),
         ("ws_listen", &args.ws_listen),
@@ -159,31 +172,10 @@ fn parse_file(text: &str) -> Result<Vec<(&'static str, String)>, String> {
 
 fn setting_of(key: &str, value: &toml::Value) -> Result<(&'static str, String), String> {
     let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
-        let nearest = SETTINGS.iter().min_by_key(|setting| distance(setting.key, key)).filter(|s| distance(s.key, key) <= 3);
-        let hint = nearest.map_or_else(
-            || format!("known keys: {}", SETTINGS.iter().map(|s| s.key).collect::<Vec<_>>().join(", ")),
-            |setting| format!("did you mean {:?}?", setting.key),
-        );
-        return Err(format!("unknown key {key:?}; {hint}"));
+        return Err(format!("unknown key {key:?}; {}", did_you_mean(key, SETTINGS.iter().map(|setting| setting.key))));
     };
     let text = value.as_str().ok_or_else(|| format!("{key} takes a string, not {}", value.type_str()))?;
     Ok((setting.key, text.to_owned()))
-}
-
-/// Edit distance (Wagner and Fischer 1974), for "did you mean".
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -218,7 +210,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_what_it_may_have_meant() {
         assert_eq!(parse_file("mqtt_lisen = \"x\"").unwrap_err(), "unknown key \"mqtt_lisen\"; did you mean \"mqtt_listen\"?");
-        assert!(parse_file("colour = \"x\"").unwrap_err().contains("known keys: data_dir"));
+        assert!(parse_file("colour = \"x\"").unwrap_err().contains("known: data_dir"));
         assert!(parse_file("listen = 8080").unwrap_err().contains("takes a string"));
     }
 
@@ -227,6 +219,7 @@ mod tests {
         for text in [
             "listen = \"8080\"",
             "env = \"a/b\"",
+            "profile = \"prod\"",
             "log_format = \"xml\"",
             "tls_cert = \"a.pem\"",
             "database = \"postgres://x\"",

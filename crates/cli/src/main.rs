@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod demo;
 mod device;
+mod environment;
 mod failure;
 mod logging;
 mod serve;
@@ -37,6 +38,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    // A name that is not text is not one of ours.
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    if let Err(failure) = environment::check(names) {
+        return failure.report();
+    }
     // One provider for every TLS connection of the process; a second installation would only say that there is one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

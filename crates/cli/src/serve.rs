@@ -60,7 +60,8 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
     let tls = config.tls.clone().map(|(cert, key)| TlsListen { addr: config.mqtt_listen, cert, key });
     let plain = tls.is_none().then_some(config.mqtt_listen);
     let mqtt = EmbeddedConfig { tcp: plain, ws: Some(config.ws_listen), tls, limits: BrokerLimits::default() };
-    let server = ServerConfig::new(config.env.clone(), data.secrets().clone(), mqtt);
+    let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), mqtt);
+    server.profile = config.profile;
     let running = Server::start(server, store, http).await.map_err(|error| start_failure(&error))?;
     Ok(Started { running, data, tls: config.tls.is_some() })
 }

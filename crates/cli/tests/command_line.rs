@@ -39,6 +39,29 @@ fn an_unknown_key_is_named_with_what_it_may_have_meant() {
 }
 
 #[test]
+fn a_misspelt_variable_is_named_with_what_it_may_have_meant() {
+    let with = |name: &str| binary().args(["serve", "--print-config"]).env(name, "127.0.0.1:1").output().unwrap();
+    let misspelt = with("MSTORE_MQTT_LISTN");
+    let said = String::from_utf8_lossy(&misspelt.stderr);
+    assert_eq!(misspelt.status.code(), Some(2), "{said}");
+    assert!(said.contains("MSTORE_MQTT_LISTN") && said.contains("did you mean MSTORE_MQTT_LISTEN?"), "{said}");
+    let foreign = with("MSTORE_SERVICE_HOST");
+    assert!(foreign.status.success(), "what Kubernetes sets stops nobody");
+    assert!(String::from_utf8_lossy(&foreign.stderr).contains("MSTORE_SERVICE_HOST"));
+}
+
+#[test]
+fn a_token_crosses_no_network_in_the_clear_unless_told_to() {
+    let elsewhere = "http://192.0.2.1:8080";
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("till.db");
+    let run = ["device", "run", "--server", elsewhere, "--claim", "0000-0000-0000", "--db", db.to_str().unwrap()];
+    check(&run, 2, &[elsewhere, "insecure_url", "--profile development"]);
+    check(&["device", "list", "--server", elsewhere, "--admin-token-file", "/dev/null"], 2, &[elsewhere, "insecure_url"]);
+    check(&["device", "list", "--profile", "prod"], 2, &["development"]);
+}
+
+#[test]
 fn what_is_needed_and_not_there_is_3() {
     check(
         &["device", "list", "--server", "http://127.0.0.1:9", "--admin-token-file", "/dev/null"],

@@ -28,6 +28,32 @@ fn unsent_sales_of_a_moved_till_reach_its_old_branch() {
 }
 
 #[test]
+fn a_till_is_moved_by_device_move_and_by_nothing_else() {
+    let server = Server::start();
+    for branch in ["m1/b1", "m1/b2", "m2/b1"] {
+        server.admin(&["trigger", "shop", branch]);
+    }
+    server.token("m1/b1", "till");
+    let said = |args: &[&str], exit: i32| {
+        let output = server.try_admin(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {said}");
+        said
+    };
+    let refused = said(&["device", "add", "m1/b2", "--id", "till"], 1);
+    assert!(refused.contains("device_active") && refused.contains("m1/b1") && refused.contains("mstore-sync device move"), "{refused}");
+    let refused = said(&["device", "move", "till", "m2/b1"], 1);
+    assert!(refused.contains("belongs to merchant m1"), "{refused}");
+    said(&["device", "move", "till", "b/2/x"], 2);
+    said(&["device", "move", "till", "m1/b2"], 0);
+    said(&["device", "move", "till", "b1"], 0);
+    said(&["device", "revoke", "till"], 0);
+    let list = server.admin(&["device", "list"]);
+    let row = list.lines().find(|line| line.starts_with("till ")).unwrap_or_else(|| panic!("{list}"));
+    assert_eq!(row.matches("revoked").count(), 2, "status and state: {row}");
+}
+
+#[test]
 fn a_revoked_till_is_let_in_again_by_a_new_claim() {
     let server = Server::start();
     server.admin(&["trigger", "shop", "m1/b1"]);

@@ -56,6 +56,8 @@ impl Client {
     /// Redeems a claim code at the server and opens the file for the device that it made. Repeating it after a lost reply burns nothing.
     pub async fn enrol(path: impl AsRef<Path>, server_url: &str, claim_code: &str, options: Options) -> Result<Self, OpenError> {
         let path = path.as_ref();
+        // Before anything is sent: whoever reads the claim code on its way could use it first.
+        options.check_url(server_url)?;
         let nonce = {
             let db = LocalDb::open(path)?;
             db.state_or(&format!("nonce:{claim_code}"), || random_hex(16))?
@@ -78,6 +80,8 @@ impl Client {
 
     /// Opens a file with an enrolment from elsewhere, and keeps it there for [`Client::open`].
     pub async fn open_with(path: impl AsRef<Path>, server_url: &str, enrolment: Enrolment, options: Options) -> Result<Self, OpenError> {
+        // A refused address is not kept either.
+        options.check_urls(server_url, &enrolment)?;
         let mut db = LocalDb::open(path.as_ref())?;
         if let Some(held) = db.state("enrolment")? {
             let held: Enrolment =
@@ -103,7 +107,8 @@ impl Client {
     }
 
     fn start(path: &Path, mut db: LocalDb, server_url: String, enrolment: Enrolment, options: Options) -> Result<Self, OpenError> {
-        let broker = BrokerAddress::parse(options.mqtt_url.as_deref().unwrap_or(&enrolment.mqtt_url))?;
+        options.check_urls(&server_url, &enrolment)?;
+        let broker = BrokerAddress::parse(options.broker_url(&enrolment))?;
         let journal_id = db.state_or("journal_id", || random_hex(16))?;
         db.prune(wall())?;
         let seed = options.seed.unwrap_or_else(rand::random);

@@ -38,6 +38,12 @@ pub enum OpenError {
         /// What happened.
         detail: String,
     },
+    /// The device's token would cross a network in the clear (`insecure_url`).
+    #[error("{url} would take this device's token across the network in the clear ({}); {}", Code::InsecureUrl, Code::InsecureUrl.next_step())]
+    Insecure {
+        /// The server's or the broker's address.
+        url: String,
+    },
     /// A URL that is none.
     #[error("{url:?} is not a usable address: {detail}")]
     Url {
@@ -49,6 +55,22 @@ pub enum OpenError {
     /// The local database.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+impl OpenError {
+    /// The stable code, where there is one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused(problem) => Some(problem.code),
+            Self::Insecure { .. } => Some(Code::InsecureUrl),
+            Self::NotEnrolled
+            | Self::OtherDevice { .. }
+            | Self::UnsentWork { .. }
+            | Self::Unreachable { .. }
+            | Self::Url { .. }
+            | Self::Db(_) => None,
+        }
+    }
 }
 
 /// An operation was not written to the journal.

@@ -59,6 +59,8 @@ pub(crate) fn http_client(server_url: &str) -> Result<reqwest::Client, OpenError
         .no_zstd()
         .no_gzip()
         .no_proxy()
+        // A redirect could lead a token or a claim code to where it may not go.
+        .redirect(reqwest::redirect::Policy::none())
         .http1_only()
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)

@@ -34,8 +34,8 @@ pub use client::{Client, DeadLetter};
 pub use error::{CommitError, DbError, NotDrained, OpenError};
 pub use mstore_engine::Counters;
 pub use mstore_protocol::{
-    Collection, Cursor, DeviceState, Digest, Enrolment, Money, OperationId, OperationKind, Quantity, StockAct, StockTarget, Tender,
-    Timestamp, Transfer,
+    Collection, Cursor, DeviceState, Digest, Enrolment, Money, OperationId, OperationKind, Profile, Quantity, StockAct, StockTarget,
+    Tender, Timestamp, Transfer,
 };
 pub use options::{Faults, Options};
 pub use sale::{Committed, NewLine, NewReceipt};

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use mstore_protocol::limits::POLL_INTERVAL_S;
+use mstore_protocol::{Enrolment, Profile, limits::POLL_INTERVAL_S};
+
+use crate::error::OpenError;
 
 /// Settings of a client; the defaults are right for a till.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Where the device's token may travel. Default production: over TLS, or on loopback; every other address is refused with `insecure_url`.
+    /// Development lets it cross any network in the clear, where whoever listens becomes this device.
+    pub profile: Profile,
     /// Time between two polls while MQTT is down: the bound of staleness. Default 300 s.
     pub poll_interval: Duration,
     /// Time between two reports to the server; `None` switches them off. Default 60 s.
@@ -28,6 +33,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            profile: Profile::Production,
             poll_interval: Duration::from_secs(POLL_INTERVAL_S),
             report_interval: Some(Duration::from_secs(60)),
             reorder_window: Duration::from_millis(100),
@@ -37,6 +43,24 @@ impl Default for Options {
             online: true,
             client_version: concat!("mstore-client/", env!("CARGO_PKG_VERSION")).into(),
         }
+    }
+}
+
+impl Options {
+    /// The broker's address, from here or from the enrolment.
+    pub(crate) fn broker_url<'a>(&'a self, enrolment: &'a Enrolment) -> &'a str {
+        self.mqtt_url.as_deref().unwrap_or(&enrolment.mqtt_url)
+    }
+
+    /// Refuses a device whose token would go where it may not go.
+    pub(crate) fn check_urls(&self, server_url: &str, enrolment: &Enrolment) -> Result<(), OpenError> {
+        self.check_url(server_url)?;
+        self.check_url(self.broker_url(enrolment))
+    }
+
+    /// Refuses an address to which the device's token may not go.
+    pub(crate) fn check_url(&self, url: &str) -> Result<(), OpenError> {
+        if self.profile.allows(url) { Ok(()) } else { Err(OpenError::Insecure { url: url.to_owned() }) }
     }
 }
 

@@ -78,6 +78,7 @@ codes! {
     MalformedRow = "malformed_row", 422, Never, "A row breaks the row rules", "send strings, integers, booleans, null, arrays and objects only, with an id";
     FloatRefused = "float_refused", 422, Never, "A float where none may stand", "send quantities as decimal strings and money as an integer of minor units";
     IntegerOutOfRange = "integer_out_of_range", 422, Never, "An integer beyond ±(2^53−1)", "send large numbers as strings";
+    RowTooLarge = "row_too_large", 413, Never, "A row over 256 KiB", "shorten its texts, or its recipe";
     MalformedCursor = "malformed_cursor", 400, Never, "Not a cursor of this server", "send the cursor as the head or the last line gave it, or none for a snapshot";
     SnapshotRequired = "snapshot_required", 410, Never, "There are no changes since this cursor any more", "ask again without `after`; keep the upload queue";
     CredentialsMissing = "credentials_missing", 401, Never, "No credentials", "send Authorization: Bearer <device_id>:<token>, or an admin token";
@@ -85,6 +86,7 @@ codes! {
     DeviceRevoked = "device_revoked", 401, Never, "This device was revoked", "make a claim code (mstore-sync device add … --id) and start it with --claim";
     Forbidden = "forbidden", 403, Never, "Not your branch or role", "use credentials of this branch, or an admin token; a till that was moved needs a new claim code";
     NotFound = "not_found", 404, Never, "No such thing", "check the path and the names in it";
+    UnknownCollection = "unknown_collection", 404, Never, "No such collection", "use one that the head's digests name";
     AlreadyExists = "already_exists", 409, Never, "It exists already with other content", "read it first, or choose another id";
     Conflict = "conflict", 409, Never, "The present state does not allow this", "read the present state and decide again";
     BodyTooLarge = "body_too_large", 413, Never, "The body is over the limit", "send less at once";
@@ -98,7 +100,10 @@ codes! {
     OperationTooLarge = "operation_too_large", 422, Never, "One operation over the size limit", "split it into several receipts";
     MalformedQuantity = "malformed_quantity", 422, Never, "Not a quantity", "send a decimal string with up to 3 places and no trailing zeros";
     NegativeQuantity = "negative_quantity", 422, Never, "A quantity with the wrong sign", "sales, returns, receipts and transfers are above 0; only adjustments are signed";
+    QuantityOutOfRange = "quantity_out_of_range", 422, Never, "A stock beyond 1,000,000,000", "correct the quantity, or count the shelf";
     UnknownCurrency = "unknown_currency", 422, Never, "Not a currency of ISO 4217", "send the alphabetic code, such as IDR";
+    NegativePrice = "negative_price", 422, Never, "A price below zero", "send prices of 0 and more; a discount belongs on the receipt's lines";
+    SkuTaken = "sku_taken", 409, Never, "Another product of the merchant has this sku", "give the product a sku of its own, or none (an empty one)";
     CurrencyDiffers = "currency_differs", 422, Never, "The currency is not the one expected", "use the merchant's currency on every line, tender and total";
     TotalDiffers = "total_differs", 422, Never, "The lines do not add up to the total", "correct the total or the lines";
     UnknownProduct = "unknown_product", 422, Never, "No such product", "create the product, or edit the receipt and send it again";
@@ -111,6 +116,8 @@ codes! {
     StockDecidedElsewhere = "stock_decided_elsewhere", 422, Never, "This merchant's stock is decided by its backend", "send stock through the events of that backend";
     StaleEvent = "stale_event", 409, Never, "A newer version of this row was seen", "nothing; the newer figure stands";
     ClaimRefused = "claim_refused", 401, Never, "The claim code is wrong, used or older than 15 minutes", "make a new one: mstore-sync device add";
+    DeviceActive = "device_active", 409, Never, "This device is at work in another branch", "move it first: mstore-sync device move TILL BRANCH; or choose another id";
+    InsecureUrl = "insecure_url", 400, Never, "A token would cross the network in the clear", "use https:// and mqtts://, or choose the development profile on a network that you trust";
     DataDirInUse = "data_dir_in_use", 409, Never, "Another server uses this data directory", "stop it, or choose another --data-dir";
 }
 

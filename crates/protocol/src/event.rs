@@ -1,8 +1,9 @@
 //! Events: how a backend that shares no database tells us what changed (the brief's EventPublisher).
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use crate::{Code, OperationId, Quantity, Row, Seq};
+use crate::{Code, OperationId, Quantity, Row, RowError, Seq};
 
 /// Who decides what the stock of a merchant is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub enum StockAuthority {
 
 /// The body of `POST /v1/{merchant}/{branch}/events`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EventRequest {
     /// `PublishProductStockUpdate`.
     ProductStockUpdated {
@@ -63,6 +64,34 @@ pub enum EventRequest {
     },
 }
 
+/// Why a body is not an event.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// Its transaction is not a row.
+    #[error("transaction: {0}")]
+    Row(#[from] RowError),
+    /// Anything else; an unknown field is named.
+    #[error("{0}")]
+    Shape(#[from] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+struct Loose<'a> {
+    #[serde(borrow)]
+    transaction: Option<&'a RawValue>,
+}
+
+impl EventRequest {
+    /// Parses a body. The transaction is read as it was sent: a key that stands twice is refused, not dropped.
+    pub fn parse(text: &str) -> Result<Self, EventError> {
+        let loose: Loose<'_> = serde_json::from_str(text)?;
+        if let Some(transaction) = loose.transaction {
+            Row::parse(transaction.get())?;
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+}
+
 /// The answer to an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -79,4 +108,36 @@ pub struct EventVerdict {
 fn buffered_row<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Row, D::Error> {
     let map = serde_json::Map::deserialize(deserializer)?;
     Row::from_map(&map).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn transaction(row: &str) -> Result<EventRequest, EventError> {
+        EventRequest::parse(&format!(r#"{{"type":"transaction_created","idempotency_key":"k","version":1,"transaction":{row}}}"#))
+    }
+
+    #[test]
+    fn a_transaction_that_is_no_row_has_a_code() {
+        assert!(transaction(r#"{"id":"a","total":1}"#).is_ok());
+        for (row, code) in [
+            (r#"{"id":"a","total":1.5}"#.to_owned(), Code::FloatRefused),
+            (r#"{"id":"a","total":9007199254740992}"#.to_owned(), Code::IntegerOutOfRange),
+            (r#"{"id":"a","total":1,"total":2}"#.to_owned(), Code::MalformedRow),
+            (r#"{"total":1}"#.to_owned(), Code::MalformedRow),
+            ("[]".to_owned(), Code::MalformedRow),
+            (format!(r#"{{"id":"a","note":"{}"}}"#, "x".repeat(300_000)), Code::RowTooLarge),
+        ] {
+            assert!(matches!(transaction(&row), Err(EventError::Row(error)) if error.code() == code), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let text = r#"{"type":"product_stock_updated","idempotency_key":"k","version":1,"product_id":"a","stock":"1","stok":"2"}"#;
+        let error = EventRequest::parse(text).unwrap_err().to_string();
+        assert!(error.contains("unknown field `stok`") && error.contains("`stock`"), "{error}");
+    }
 }

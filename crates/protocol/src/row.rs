@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
+    Code,
     canonical::{CanonicalError, canonicalise, key_order, write_string},
     digest::RowHash,
     limits::ROW_ID_BYTES_MAX,
@@ -25,6 +26,21 @@ pub enum RowError {
     /// A patch would change the row's `id`.
     #[error("a patch may not change `id`")]
     IdChanged,
+}
+
+impl RowError {
+    /// Its stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Canonical(CanonicalError::Float { .. }) => Code::FloatRefused,
+            Self::Canonical(CanonicalError::IntegerRange { .. }) => Code::IntegerOutOfRange,
+            Self::Canonical(CanonicalError::TooLarge { .. }) => Code::RowTooLarge,
+            Self::Canonical(CanonicalError::Syntax { .. } | CanonicalError::DuplicateKey { .. } | CanonicalError::TooDeep)
+            | Self::NotAnObject
+            | Self::Id
+            | Self::IdChanged => Code::MalformedRow,
+        }
+    }
 }
 
 /// A valid row: canonical JSON text and its id.

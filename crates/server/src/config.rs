@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use mstore_broker::EmbeddedConfig;
-use mstore_protocol::{Env, Timestamp, limits::HEAD_INTERVAL_S};
+use mstore_protocol::{Env, Profile, Timestamp, limits::HEAD_INTERVAL_S};
 
 use crate::{AdminToken, MasterKey};
 
@@ -23,6 +23,8 @@ pub fn system_clock() -> Clock {
 pub struct ServerConfig {
     /// The deployment: first level of every topic.
     pub env: Env,
+    /// Whether tokens may cross a network in the clear, default production: then a server that tells devices such a URL says so when it starts.
+    pub profile: Profile,
     /// What tokens are made and checked with.
     pub secrets: Secrets,
     /// Where the embedded broker listens.
@@ -42,6 +44,7 @@ impl ServerConfig {
     pub fn new(env: Env, secrets: Secrets, mqtt: EmbeddedConfig) -> Self {
         Self {
             env,
+            profile: Profile::default(),
             secrets,
             mqtt,
             public: PublicUrls::default(),
@@ -54,7 +57,11 @@ impl ServerConfig {
 
 impl fmt::Debug for ServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ServerConfig({}, {:?}, {:?}, {:?}, {:?}, secrets …)", self.env, self.mqtt, self.public, self.limits, self.timing)
+        write!(
+            f,
+            "ServerConfig({}, {}, {:?}, {:?}, {:?}, {:?}, secrets …)",
+            self.env, self.profile, self.mqtt, self.public, self.limits, self.timing
+        )
     }
 }
 

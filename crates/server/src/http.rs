@@ -5,6 +5,7 @@ mod body;
 mod caller;
 mod changes;
 mod digests;
+mod drain;
 mod enrol;
 mod events;
 mod extract;
@@ -13,6 +14,7 @@ mod health;
 mod home;
 mod openapi;
 mod operations;
+mod parameters;
 mod problem;
 mod rate_limit;
 mod report;
@@ -26,7 +28,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use mstore_protocol::BranchKey;
+use mstore_protocol::{BranchKey, Collection};
 use mstore_store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +63,12 @@ impl App {
     /// The head of a branch that must exist.
     async fn head_of(&self, key: &BranchKey) -> Result<mstore_protocol::Head, Refusal> {
         self.store.head(key).await?.ok_or_else(|| Refusal::no_branch(key))
+    }
+
+    /// A collection that must exist.
+    fn check_collection(collection: &Collection) -> Result<(), Refusal> {
+        let known = Directory::collections();
+        if known.contains(collection) { Ok(()) } else { Err(Refusal::no_collection(collection, &known)) }
     }
 }
 

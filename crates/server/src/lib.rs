@@ -9,6 +9,7 @@ mod broker_slot;
 mod claim;
 mod config;
 mod data_dir;
+mod exposure;
 mod heads;
 mod http;
 mod listen;

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use mstore_broker::ListenAddrs;
+use mstore_protocol::Profile;
 use mstore_store::Store;
 use tokio::{
     net::TcpListener,
@@ -17,6 +18,7 @@ use crate::{
     answers::Answers,
     auth::Directory,
     broker_slot::BrokerSlot,
+    exposure::exposed,
     http::{App, router},
     listen,
     meters::Meters,
@@ -78,8 +80,15 @@ impl Server {
         let tasks = tasks::start(&app, &stop_tasks);
         let http = tokio::spawn(listen::serve(http, router(&app), limits, stop_http.clone()));
         let guards = [stop_http.clone().drop_guard(), stop_tasks.clone().drop_guard()];
-        tracing::info!(http = %http_addr, env = %app.config.env, "server started");
-        Ok(Running { app, http, tasks, stop_http, stop_tasks, _guards: guards })
+        tracing::info!(http = %http_addr, env = %app.config.env, profile = %app.config.profile, "server started");
+        let running = Running { app, http, tasks, stop_http, stop_tasks, _guards: guards };
+        for url in running.exposed_urls() {
+            tracing::warn!(
+                url,
+                "devices are told a URL that takes their tokens across the network in the clear; they refuse it in the production profile"
+            );
+        }
+        Ok(running)
     }
 }
 
@@ -107,6 +116,14 @@ impl Running {
     /// `http://…` as callers on this machine reach it, or as configured.
     pub fn http_url(&self) -> String {
         crate::http::http_url(&self.app, None)
+    }
+
+    /// URLs that devices are told and that would take their tokens across a network in the clear; none in the development profile.
+    pub fn exposed_urls(&self) -> Vec<String> {
+        match self.app.config.profile {
+            Profile::Production => exposed(&self.app.config.public, self.app.http_addr, &self.broker_addrs()),
+            Profile::Development => Vec::new(),
+        }
     }
 
     /// Devices connected over MQTT now.

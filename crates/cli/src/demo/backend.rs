@@ -28,6 +28,7 @@ impl Backend {
         let config = Config {
             data_dir: data_dir.to_owned(),
             env: mstore_protocol::Env::parse("demo").map_err(|error| Failure::usage(error.to_string()))?,
+            profile: mstore_protocol::Profile::Production,
             listen: free,
             mqtt_listen: free,
             ws_listen: free,

@@ -4,6 +4,7 @@ mod command;
 mod run;
 mod screen;
 
+use mstore_protocol::BranchId;
 use serde_json::{Value, json};
 
 use crate::{
@@ -26,7 +27,7 @@ pub(crate) async fn run(args: DeviceArgs) -> Result<(), Failure> {
             act(
                 &id,
                 "move",
-                &json!({ "branch": branch }),
+                &to_branch(&branch)?,
                 &admin,
                 "make a claim code for it (mstore-sync device add MERCHANT/BRANCH --id TILL) and start the till with --claim",
             )
@@ -34,6 +35,16 @@ pub(crate) async fn run(args: DeviceArgs) -> Result<(), Failure> {
         }
         DeviceAction::Run(args) => run::run(args).await,
     }
+}
+
+/// `b2`, or `m1/b2`: the server refuses another merchant than the till's.
+fn to_branch(raw: &str) -> Result<Value, Failure> {
+    if raw.contains('/') {
+        let key = branch_key(raw)?;
+        return Ok(json!({ "merchant": key.merchant, "branch": key.branch }));
+    }
+    let branch = BranchId::parse(raw).map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(json!({ "branch": branch }))
 }
 
 #[allow(clippy::print_stdout)]
@@ -78,7 +89,7 @@ fn fleet_row(device: &Value) -> Vec<String> {
         text(&device["device_id"]),
         format!("{}/{}", text(&device["merchant"]), text(&device["branch"])),
         text(&device["status"]),
-        text(&report["state"]),
+        text(&device["state"]),
         text(&device["lag_commits"]),
         text(&report["queue_depth"]),
         text(&report["dead_letters"]),

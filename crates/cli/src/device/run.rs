@@ -35,24 +35,27 @@ async fn open(args: &RunArgs) -> Result<Client, Failure> {
         let next = match &error {
             OpenError::NotEnrolled => "mstore-sync device add MERCHANT/BRANCH gives a claim code; pass it with --claim",
             OpenError::Unreachable { .. } => "is the server running? mstore-sync serve",
+            OpenError::Insecure { .. } => "use an https:// address, or --profile development on a network that you trust",
             OpenError::UnsentWork { .. } => "start it again with the same --claim when the server can be reached",
             OpenError::Refused(_) | OpenError::OtherDevice { .. } | OpenError::Url { .. } | OpenError::Db(_) => {
                 "check --server, --db and --claim"
             }
         };
-        Failure::unavailable(error.to_string()).next(next)
+        let failure = if error.code() == Some(Code::InsecureUrl) { Failure::usage } else { Failure::unavailable };
+        failure(error.to_string()).next(next)
     };
+    let options = || Options { profile: args.profile, ..Options::default() };
     let Some(code) = args.claim.as_deref() else {
-        return Client::open(&args.db, Options::default()).await.map_err(failed);
+        return Client::open(&args.db, options()).await.map_err(failed);
     };
-    let mut enrolled = Client::enrol(&args.db, &args.server, code, Options::default()).await;
+    let mut enrolled = Client::enrol(&args.db, &args.server, code, options()).await;
     if matches!(enrolled, Err(OpenError::UnsentWork { .. })) {
         println!("sending what was done at the old branch first");
-        let till = Client::open(&args.db, Options::default()).await.map_err(failed)?;
+        let till = Client::open(&args.db, options()).await.map_err(failed)?;
         let sent = till.drain(DRAIN_WITHIN).await;
         till.close().await;
         sent.map_err(|error| Failure::unavailable(error.to_string()).next("start it again with the same --claim"))?;
-        enrolled = Client::enrol(&args.db, &args.server, code, Options::default()).await;
+        enrolled = Client::enrol(&args.db, &args.server, code, options()).await;
     }
     match enrolled {
         Ok(till) => {
@@ -62,7 +65,7 @@ async fn open(args: &RunArgs) -> Result<Client, Failure> {
         }
         // A claim that was used before, for a file that is enrolled: nothing to redeem.
         Err(OpenError::Refused(problem)) if problem.code == Code::ClaimRefused => {
-            Client::open(&args.db, Options::default()).await.map_err(|_| failed(OpenError::Refused(problem)))
+            Client::open(&args.db, options()).await.map_err(|_| failed(OpenError::Refused(problem)))
         }
         Err(error) => Err(failed(error)),
     }

@@ -5,7 +5,7 @@ use mstore_protocol::{Collection, Digest, Epoch, Problem, Seq, Tag};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{State, caller::Reader, extract::Ask, problem::Refusal};
+use super::{App, State, caller::Reader, extract::Ask, problem::Refusal};
 
 /// Which collection.
 #[derive(Deserialize)]
@@ -33,6 +33,7 @@ pub(crate) struct SubDigests {
     security(("device" = []), ("admin" = [])),
 )]
 pub(crate) async fn digests(extract::State(app): State, reader: Reader, Ask(of): Ask<Of>) -> Result<Json<SubDigests>, Refusal> {
+    App::check_collection(&of.collection)?;
     app.head_of(&reader.key).await?;
     let (head, sub_digests) = app.store.digests(&reader.key, &of.collection).await?;
     Ok(Json(SubDigests { epoch: head.epoch, seq: head.seq, tag: head.tag, sub_digests: sub_digests.to_vec() }))

@@ -1,10 +1,18 @@
 //! `POST /v1/{merchant}/{branch}/events`: changes told by a backend that shares no database.
 
 use axum::{Json as Answer, extract};
-use mstore_protocol::{BranchKey, Code, EventRequest, EventVerdict, Problem};
+use mstore_protocol::{BranchKey, Code, EventError, EventRequest, EventVerdict, Problem};
 use mstore_store::{SourceWrite, StoreError};
+use serde_json::value::RawValue;
 
-use super::{State, body::Json, caller::Admin, extract::Names, openapi::EventBody, problem::Refusal};
+use super::{
+    State,
+    body::{Json, malformed},
+    caller::Admin,
+    extract::Names,
+    openapi::EventBody,
+    problem::Refusal,
+};
 
 /// Tell of a change. The same idempotency key gives the same answer; a lower version than one seen before is `stale`.
 #[utoipa::path(
@@ -23,8 +31,9 @@ pub(crate) async fn events(
     extract::State(app): State,
     _: Admin,
     Names(key): Names<BranchKey>,
-    Json(event): Json<EventRequest>,
+    Json(body): Json<Box<RawValue>>,
 ) -> Result<Answer<EventVerdict>, Refusal> {
+    let event = parse(body.get())?;
     let written = app.store.write(SourceWrite::Event { key: key.clone(), event: Box::new(event) }).await;
     let verdict = match written {
         Ok(written) => {
@@ -38,4 +47,11 @@ pub(crate) async fn events(
     };
     tracing::info!(branch = %key, status = verdict.status, seq = verdict.seq, "event received");
     Ok(Answer(verdict))
+}
+
+fn parse(body: &str) -> Result<EventRequest, Refusal> {
+    EventRequest::parse(body).map_err(|error| match error {
+        EventError::Row(row) => Refusal::new(row.code(), format!("transaction: {row}")),
+        EventError::Shape(shape) => malformed(&shape.to_string()),
+    })
 }

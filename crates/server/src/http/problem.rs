@@ -5,11 +5,14 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use mstore_protocol::{BranchKey, Code, Problem};
+use mstore_protocol::{BranchKey, Code, Collection, Problem, did_you_mean};
 use mstore_store::{ChangesError, StoreError};
 
 /// Seconds after which a refused request may come again, unless told otherwise.
 const RETRY_AFTER_S: u32 = 1;
+
+/// A detail may repeat what it refuses; this much of it is enough.
+const DETAIL_CHARS_MAX: usize = 1_000;
 
 /// A request that is not carried out.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        let detail: String = detail.into().chars().take(DETAIL_CHARS_MAX).collect();
         let retry_after_s = matches!(code.http_status(), 429 | 503).then_some(RETRY_AFTER_S);
         Self { problem: Box::new(Problem::new(code, detail)), retry_after_s }
     }
@@ -37,6 +41,11 @@ impl Refusal {
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(Code::NotFound, detail)
+    }
+
+    pub(crate) fn no_collection(collection: &Collection, known: &[Collection]) -> Self {
+        let hint = did_you_mean(collection.as_str(), known.iter().map(Collection::as_str));
+        Self::new(Code::UnknownCollection, format!("there is no collection {collection}; {hint}"))
     }
 
     pub(crate) fn no_branch(key: &BranchKey) -> Self {
@@ -57,6 +66,11 @@ impl Refusal {
 
     pub(crate) fn code(&self) -> Code {
         self.problem.code
+    }
+
+    #[cfg(test)]
+    pub(crate) fn problem(&self) -> &Problem {
+        &self.problem
     }
 }
 

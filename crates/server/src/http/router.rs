@@ -14,18 +14,26 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{App, admin, changes, digests, enrol, events, head, health, home, openapi, operations, problem::Refusal, report, rotate, rows};
+use super::{
+    App, admin, changes, digests, drain, enrol, events, head, health, home, openapi, operations,
+    parameters::{self, Parameters},
+    problem::Refusal,
+    report, rotate, rows,
+};
 
 /// The service that answers every request.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let (router, document) = routed().split_for_parts();
     let text = document.to_json().expect("the document is always JSON");
+    let known = Parameters::of(&document);
     router
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(Extension(openapi::DocumentText(text.into())))
+        .layer(middleware::from_fn(move |request: Request, next: Next| parameters::known_only(known.clone(), request, next)))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .layer(middleware::from_fn_with_state(app.clone(), drain::drain))
         .with_state(app.clone())
 }
 

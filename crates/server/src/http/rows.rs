@@ -10,7 +10,7 @@ use axum::{
 use mstore_protocol::{Collection, Problem};
 use serde::Deserialize;
 
-use super::{State, caller::Reader, extract::Ask, problem::Refusal};
+use super::{App, State, caller::Reader, extract::Ask, problem::Refusal};
 
 /// Which rows.
 #[derive(Deserialize)]
@@ -36,6 +36,7 @@ pub(crate) struct Ranges {
 )]
 pub(crate) async fn rows(extract::State(app): State, reader: Reader, Ask(asked): Ask<Ranges>) -> Result<Response, Refusal> {
     let ranges = parse_ranges(&asked.range)?;
+    App::check_collection(&asked.collection)?;
     app.head_of(&reader.key).await?;
     let (head, rows) = app.store.rows(&reader.key, &asked.collection, &ranges).await?;
     let mut body = format!("{{\"epoch\":\"{}\",\"seq\":{},\"tag\":\"{}\",\"rows\":[", head.epoch, head.seq, head.tag);

@@ -3,8 +3,9 @@
 use mstore_protocol::Code;
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::shop::{Answer, Shop, sale};
+use crate::shop::{Answer, DEADLINE, Shop, sale};
 
 #[tokio::test]
 async fn whatever_is_refused_is_refused_as_a_problem() {
@@ -57,6 +58,66 @@ async fn too_much_at_once_is_refused_whole_and_halves_get_through() {
     let body = vec![b' '; 9 * 1024 * 1024];
     let request = shop.http.post(shop.url("/v1/m1/b1/operations")).bearer_auth(till.bearer()).body(body);
     Answer::of(request.send().await.unwrap()).await.problem(Code::BodyTooLarge);
+}
+
+/// Sends all of a body before it reads a byte of the answer, as plain clients do.
+async fn upload_blindly(shop: &Shop, path: &str, bearer: &str, bytes: usize) -> String {
+    let mut stream = tokio::net::TcpStream::connect(shop.running.http_addr()).await.unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {bearer}\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b' '; 1024 * 1024];
+    for _ in 0..bytes / piece.len() {
+        stream.write_all(&piece).await.unwrap();
+    }
+    let mut answer = vec![0; 4_096];
+    let length = stream.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+#[tokio::test]
+async fn whoever_sends_far_too_much_can_still_read_why_it_was_refused() {
+    let shop = Shop::open().await;
+    let till = shop.enrol("till-1", "b1").await;
+    let far_too_much = 40 * 1024 * 1024;
+    let sent =
+        async |path: &str, bearer: &str| tokio::time::timeout(DEADLINE, upload_blindly(&shop, path, bearer, far_too_much)).await.unwrap();
+    let answer = sent("/v1/m1/b1/operations", &till.bearer()).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+    let answer = sent("/v1/m1/b1/operations", "till-1:guess").await;
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("credentials_refused"), "{answer}");
+    let answer = sent("/v1/admin/verify", &till.bearer()).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("forbidden"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_unknown_collection_is_not_an_empty_one() {
+    let shop = Shop::open().await;
+    let till = shop.enrol("till-1", "b1").await;
+    for path in ["digests?collection=prodct", "rows?collection=prodct&range=0"] {
+        let problem = shop.get(&till, &format!("/v1/m1/b1/{path}")).await.problem(Code::UnknownCollection);
+        assert!(problem.detail.contains("did you mean \"product\"?"), "{}", problem.detail);
+    }
+    shop.admin(Method::GET, "/tail?collection=nope", Value::Null).await.problem(Code::UnknownCollection);
+}
+
+#[tokio::test]
+async fn what_would_be_quarantined_is_refused_at_the_door() {
+    let shop = Shop::open().await;
+    let price = json!({"amount": 1, "currency": "IDR"});
+    let put = |name: String, price: &Value| {
+        shop.admin(Method::PUT, "/merchants/m1/products/wide", json!({"sku": "wide", "name": name, "price": price}))
+    };
+    let refused = put("x".repeat(300_000), &price).await;
+    refused.problem(Code::RowTooLarge);
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+    put("x".into(), &json!({"amount": -1, "currency": "IDR"})).await.problem(Code::NegativePrice);
+    let twin = json!({"sku": "tea", "name": "Tea", "price": price});
+    shop.admin(Method::PUT, "/merchants/m1/products/twin", twin).await.problem(Code::SkuTaken);
+    put("x".repeat(200_000), &price).await.ok();
+    let alarms = shop.admin(Method::GET, "/alarms", Value::Null).await.ok();
+    assert_eq!(alarms["items"], json!([]));
 }
 
 #[tokio::test]

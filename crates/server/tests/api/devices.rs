@@ -114,6 +114,40 @@ async fn a_moved_device_gets_nothing_of_its_old_branch() {
 }
 
 #[tokio::test]
+async fn an_active_device_is_moved_and_never_just_added_elsewhere() {
+    let shop = Shop::open().await;
+    shop.enrol("till-1", "b1").await;
+    let add = json!({"device_id": "till-1", "merchant": "m1", "branch": "b2"});
+    let problem = shop.admin(Method::POST, "/devices", add.clone()).await.problem(Code::DeviceActive);
+    assert!(problem.detail.contains("m1/b1") && problem.next.contains("device move"), "{problem}");
+    let elsewhere = shop.admin(Method::POST, "/devices/till-1/move", json!({"merchant": "m2", "branch": "b2"})).await;
+    let problem = elsewhere.problem(Code::Conflict);
+    assert!(problem.detail.contains("belongs to merchant m1"), "{problem}");
+    shop.admin(Method::POST, "/devices/till-1/move", json!({"merchant": "m1", "branch": "b2"})).await.ok();
+    shop.admin(Method::POST, "/devices", add).await.ok();
+}
+
+#[tokio::test]
+async fn a_device_that_is_shut_out_is_not_shown_as_it_was() {
+    let shop = Shop::open().await;
+    let till = shop.enrol("till-1", "b1").await;
+    let report = json!({
+        "state": "live", "cursor": shop.cursor(&till).await, "queue_depth": 3, "oldest_pending_s": 7, "device_time": "2026-11-22T06:41:00.123Z"
+    });
+    shop.call(Method::POST, "/v1/devices/self/report", &till.bearer(), Some(report)).await;
+    let shown = async |path: &str| shop.admin(Method::GET, path, Value::Null).await.ok()["items"][0].clone();
+    let fleet = shown("/fleet").await;
+    assert_eq!((&fleet["state"], &fleet["lag_commits"]), (&json!("live"), &json!(0)));
+    shop.admin(Method::POST, "/devices/till-1/revoke", Value::Null).await.ok();
+    let (fleet, listed) = (shown("/fleet").await, shown("/devices").await);
+    assert_eq!((&fleet["state"], &listed["state"]), (&json!("revoked"), &json!("revoked")));
+    assert_eq!((&fleet["lag_commits"], &fleet["seq"]), (&Value::Null, &Value::Null));
+    assert_eq!(fleet["report"]["queue_depth"], 3, "its last report: how much unsent work it has");
+    shop.enrol_again("till-1", "b1").await;
+    assert_eq!(shown("/fleet").await["state"], Value::Null, "a new life: nothing reported yet");
+}
+
+#[tokio::test]
 async fn the_fleet_shows_how_far_a_device_is_behind() {
     let shop = Shop::open().await;
     let till = shop.enrol("till-1", "b1").await;

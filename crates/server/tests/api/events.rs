@@ -41,6 +41,23 @@ async fn an_event_counts_once_and_never_goes_back() {
 }
 
 #[tokio::test]
+async fn an_event_that_says_more_than_an_event_is_refused() {
+    let shop = Shop::open().await;
+    let tell = |body: Value| shop.call(Method::POST, "/v1/m1/b1/events", shop.admin_token(), Some(body));
+    let event =
+        json!({"type": "product_stock_updated", "idempotency_key": "k", "version": 1, "product_id": "tea", "stock": "41", "opps": []});
+    let problem = tell(event).await.problem(Code::MalformedRequest);
+    assert!(problem.detail.contains("`opps`") && problem.detail.contains("did you mean \"ops\"?"), "{}", problem.detail);
+    let created =
+        |transaction: Value| json!({"type": "transaction_created", "idempotency_key": "k", "version": 1, "transaction": transaction});
+    tell(created(json!({"id": "t", "total": 1.5}))).await.problem(Code::FloatRefused);
+    tell(created(json!({"id": "t", "total": 9_007_199_254_740_992_i64}))).await.problem(Code::IntegerOutOfRange);
+    tell(created(json!({"id": "t", "note": "x".repeat(300_000)}))).await.problem(Code::RowTooLarge);
+    tell(created(json!({"total": 1}))).await.problem(Code::MalformedRow);
+    assert_eq!(row(&shop, "product", "tea").await["stock"], "0");
+}
+
+#[tokio::test]
 async fn back_office_writes_reach_the_rows() {
     let shop = Shop::open().await;
     let b1 = "/merchants/m1/branches/b1";

@@ -1,7 +1,7 @@
 //! The stock ledger: works out a movement's effect by the stock rule and records it; a trigger moves the stock.
 
 use mstore_engine::stock::{self, BelowZero, Effect, Happened, Judgement};
-use mstore_protocol::{BranchKey, Code, Quantity, StockTarget, Timestamp};
+use mstore_protocol::{BranchKey, Code, Quantity, StockTarget, Timestamp, limits::QUANTITY_MILLI_MAX};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{job::Work, mirror};
@@ -92,8 +92,8 @@ impl<'a> Movement<'a> {
 /// What recording a movement came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Recorded {
-    /// The policy refuses it; nothing was recorded.
-    pub(super) is_refused: bool,
+    /// Why it is refused; then nothing was recorded.
+    pub(super) refused: Option<Code>,
     /// `late_delta`, `near_count` or `below_zero`.
     pub(super) flag: Option<Code>,
 }
@@ -133,6 +133,10 @@ pub(super) fn record(
 ) -> Result<Recorded, StoreError> {
     let stock = stock_now(work, key, movement)?;
     let effect = effect(work, key, movement, stock)?;
+    // What happened is recorded all the same: the row is quarantined until somebody corrects it.
+    if !has_happened && is_out_of_range(stock, effect.quantity) {
+        return Ok(Recorded { refused: Some(Code::QuantityOutOfRange), flag: None });
+    }
     let policy = match policy {
         StockPolicy::Allow => BelowZero::Allow,
         StockPolicy::Warn => BelowZero::Warn,
@@ -141,12 +145,18 @@ pub(super) fn record(
     // Who counted or decided the stock is not told that it cannot be so.
     let judgement = if movement.kind == Kind::Delta { stock::judge(policy, stock, effect.quantity, has_happened) } else { Judgement::Fine };
     let flag = match judgement {
-        Judgement::Refused => return Ok(Recorded { is_refused: true, flag: Some(Code::BelowZero) }),
+        Judgement::Refused => return Ok(Recorded { refused: Some(Code::BelowZero), flag: None }),
         Judgement::Flagged => effect.flag.or(Some(Code::BelowZero)),
         Judgement::Fine => effect.flag,
     };
     insert(work, key, movement, effect.quantity, flag)?;
-    Ok(Recorded { is_refused: false, flag })
+    Ok(Recorded { refused: None, flag })
+}
+
+/// A movement must not take the stock further beyond what a row may say.
+fn is_out_of_range(stock: Quantity, effect: Quantity) -> bool {
+    let (before, after) = (stock.as_milli(), stock.as_milli().saturating_add(effect.as_milli()));
+    after.unsigned_abs() > QUANTITY_MILLI_MAX.unsigned_abs().max(before.unsigned_abs())
 }
 
 fn stock_now(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Result<Quantity, StoreError> {

@@ -1,6 +1,7 @@
 //! The store on SQLite: one thread writes and sequences, a pool reads, triggers capture what any other program writes.
 
 mod admin;
+mod admission;
 mod alarms;
 mod changes;
 mod checkpoint;

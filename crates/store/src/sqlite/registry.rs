@@ -52,6 +52,16 @@ fn make_claim(work: &mut Work<'_>, claim: &NewClaim) -> Result<DeviceRecord, Sto
                 format!("device {device} belongs to another merchant; choose another id"),
             ));
         }
+        // The claim would take it from where it works, unseen.
+        Some(known) if known.status == DeviceStatus::Active && known.key != claim.key => {
+            return Err(StoreError::refused(
+                Code::DeviceActive,
+                format!(
+                    "device {device} is active at {}; to take it to {}, move it first, then make a claim code for it",
+                    known.key, claim.key
+                ),
+            ));
+        }
         Some(_) => {}
         None => {
             let sql = "INSERT INTO device (device_id, merchant_id, branch_id, name, status, generation, created_at) VALUES (?1, ?2, ?3, ?4, 'claimed', 0, ?5)";
@@ -96,7 +106,8 @@ fn redeem(work: &mut Work<'_>, code_hash: [u8; 32], nonce: &str, now: Timestamp)
         nonce,
         now.to_string()
     ])?;
-    let sql = "UPDATE device SET branch_id = ?2, name = ?3, status = 'active', generation = generation + 1, previous_generation = NULL, revoked_at = NULL WHERE device_id = ?1";
+    let sql = "UPDATE device SET branch_id = ?2, name = coalesce(nullif(?3, ''), name), status = 'active', generation = generation + 1,
+        previous_generation = NULL, revoked_at = NULL, report = NULL, reported_at = NULL WHERE device_id = ?1";
     work.conn.prepare_cached(sql)?.execute([device.as_str(), branch.as_str(), &name])?;
     assign(work, &device, &branch)?;
     existing(work.conn, &device)
@@ -129,6 +140,8 @@ fn change_device(work: &mut Work<'_>, device: &DeviceId, change: &DeviceChange, 
             writes::check_branch(work, &key)?;
             work.conn.prepare_cached("UPDATE device SET branch_id = ?2 WHERE device_id = ?1")?.execute([id, branch.as_str()])?;
             assign(work, device, branch)?;
+            // A code for the branch that it left would take it back.
+            work.conn.prepare_cached("DELETE FROM claim WHERE device_id = ?1 AND redeemed_at IS NULL")?.execute([id])?;
         }
         DeviceChange::Report(report) => {
             let sql = "UPDATE device SET report = ?2, reported_at = ?3 WHERE device_id = ?1";

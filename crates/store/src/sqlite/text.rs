@@ -84,6 +84,16 @@ impl Text {
     }
 }
 
+/// Bytes of a string as it is written, quotes and escapes included.
+pub(super) fn string_bytes(value: &str) -> usize {
+    let escaped = value.bytes().map(|b| match b {
+        b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    });
+    2 + escaped.sum::<usize>()
+}
+
 #[cfg(test)]
 mod tests {
     use mstore_protocol::canonicalise;
@@ -101,5 +111,13 @@ mod tests {
         text.key("f").string_or_null(None);
         let text = text.end();
         assert_eq!(canonicalise(&text).as_deref(), Ok(&*text));
+    }
+
+    #[test]
+    fn the_bytes_of_a_string_are_counted_as_it_is_written() {
+        let every: String = (0..=0x7f_u8).map(char::from).collect();
+        for value in ["", "plain ä€", &every] {
+            assert_eq!(string_bytes(value), serde_json::to_string(value).expect("a string is JSON").len(), "{value:?}");
+        }
     }
 }

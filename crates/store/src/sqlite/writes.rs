@@ -3,7 +3,7 @@
 use mstore_protocol::{BranchKey, Code, MerchantId, Money, OperationId, Quantity, Row, StockAuthority, StockTarget};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Size, events, job::Work, ledger, ledger::Movement};
+use super::{Size, admission, events, job::Work, ledger, ledger::Movement};
 use crate::{InventoryItem, Merchant, MoveKind, Product, RecipeLine, SourceWrite, StockMove, StockPolicy, StoreError};
 
 /// How much a write changes.
@@ -94,9 +94,9 @@ fn check_id(what: &str, id: &str) -> Result<(), StoreError> {
     Row::check_id(id).map_err(|error| StoreError::refused(Code::MalformedRow, format!("{what} {id:?}: {error}")))
 }
 
-fn check_currency(merchant: &Merchant, price: &Money, id: &str) -> Result<(), StoreError> {
+fn check_price(merchant: &Merchant, price: &Money, id: &str) -> Result<(), StoreError> {
     if price.currency == merchant.currency {
-        return Ok(());
+        return admission::check_price(price, id);
     }
     let detail = format!("the price of {id:?} is in {}, the merchant's currency is {}", price.currency, merchant.currency);
     Err(StoreError::refused(Code::CurrencyDiffers, detail))
@@ -114,9 +114,14 @@ fn put_products(work: &Work<'_>, id: &MerchantId, products: &[Product]) -> Resul
     let merchant = merchant(work, id)?;
     let now = work.now.to_string();
     let mut statement = work.conn.prepare_cached(PUT_PRODUCT)?;
+    let mut new_skus = Vec::new();
     for product in products {
         check_id("product", &product.id)?;
-        check_currency(&merchant, &product.price, &product.id)?;
+        check_price(&merchant, &product.price, &product.id)?;
+        admission::check_product_size(work, id, product)?;
+        if admission::is_new_sku(work, id, product)? {
+            new_skus.push(product);
+        }
         let Product { id: product_id, sku, barcode, name, category, unit, price, track_stock, is_active } = product;
         statement.execute(params![
             id.as_str(),
@@ -132,7 +137,7 @@ fn put_products(work: &Work<'_>, id: &MerchantId, products: &[Product]) -> Resul
             now
         ])?;
     }
-    Ok(())
+    new_skus.into_iter().try_for_each(|product| admission::check_sku(work, id, product))
 }
 
 fn delete_product(work: &Work<'_>, merchant: &MerchantId, id: &str) -> Result<(), StoreError> {
@@ -157,7 +162,7 @@ fn put_branch_price(work: &Work<'_>, key: &BranchKey, product_id: &str, price: O
     let merchant = merchant(work, &key.merchant)?;
     check_branch(work, key)?;
     if let Some(price) = &price {
-        check_currency(&merchant, price, product_id)?;
+        check_price(&merchant, price, product_id)?;
     }
     ledger::check_item(work, key, StockTarget::Product, product_id)?;
     let sql = "INSERT INTO branch_product (merchant_id, branch_id, product_id, price_amount, price_updated_at) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -180,6 +185,7 @@ fn put_inventory(work: &Work<'_>, key: &BranchKey, items: &[InventoryItem]) -> R
     let mut statement = work.conn.prepare_cached(PUT_INVENTORY)?;
     for item in items {
         check_id("inventory item", &item.id)?;
+        admission::check_item_size(item)?;
         let level = item.reorder_level.as_milli();
         statement.execute(params![key.merchant.as_str(), key.branch.as_str(), item.id, item.name, item.unit, level, now])?;
     }
@@ -201,6 +207,7 @@ fn put_recipe(work: &Work<'_>, merchant: &MerchantId, product_id: &str, lines: &
             return Err(StoreError::refused(Code::NegativeQuantity, format!("{:?}: a recipe takes more than 0", line.item_id)));
         }
     }
+    admission::check_recipe_size(work, merchant, product_id, lines)?;
     let existing = super::source::recipe_lines(work.conn, merchant.as_str(), product_id)?;
     let mut wanted: Vec<(String, Quantity)> = lines.iter().map(|line| (line.item_id.clone(), line.quantity)).collect();
     wanted.sort();
@@ -242,9 +249,8 @@ fn move_stock(work: &Work<'_>, key: &BranchKey, moves: &[StockMove]) -> Result<(
             MoveKind::Delta => movement.delta(stock_move.quantity),
             MoveKind::Count => movement.count(stock_move.quantity),
         };
-        if ledger::record(work, key, merchant.stock_policy, &movement, false)?.is_refused {
-            let detail = format!("movement {i}: {:?} would fall below zero", stock_move.item_id);
-            return Err(StoreError::refused(Code::BelowZero, detail));
+        if let Some(code) = ledger::record(work, key, merchant.stock_policy, &movement, false)?.refused {
+            return Err(StoreError::refused(code, format!("movement {i}, {:?}: {}", stock_move.item_id, code.title())));
         }
     }
     Ok(())

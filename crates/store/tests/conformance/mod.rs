@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub, dead_code)]
 
 pub mod admin;
+pub mod admission;
 pub mod fixture;
 pub mod foreign;
 pub mod operations;
@@ -39,10 +40,15 @@ macro_rules! store_conformance {
         $crate::store_conformance!(@tests $backend, $make, registry:
             a_claim_is_redeemed_once_per_nonce an_expired_or_unknown_claim_is_refused a_device_of_another_merchant_is_not_taken_over
             rotation_keeps_the_old_token_until_the_new_is_used a_revoked_device_comes_back_only_by_a_new_claim
+            an_active_device_is_not_taken_to_another_branch_by_a_claim a_move_ends_open_claims a_new_life_begins_without_a_report
             a_moved_device_remembers_its_branches reports_are_kept devices_are_listed_by_page);
         $crate::store_conformance!(@tests $backend, $make, admin:
             listings_are_paged transactions_leave_their_window forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
             gauges_count a_closed_store_says_so settings_of_a_merchant_are_checked);
+        $crate::store_conformance!(@tests $backend, $make, admission:
+            a_product_over_the_row_limit_is_refused a_recipe_counts_towards_its_products_row an_inventory_item_over_the_row_limit_is_refused
+            what_is_admitted_is_a_row a_receipt_whose_row_would_not_fit_is_rejected a_stock_beyond_the_range_is_refused
+            a_price_below_zero_is_refused a_sku_belongs_to_one_product);
         $crate::store_conformance!(@tests $backend, $make, foreign:
             a_foreign_write_is_noticed_by_itself a_catalogue_price_reaches_every_branch a_foreign_transaction_is_one_commit
             a_direct_stock_edit_becomes_a_movement a_foreign_movement_moves_the_stock a_row_moved_to_another_branch_leaves_the_first

@@ -94,6 +94,37 @@ pub async fn a_moved_device_remembers_its_branches(f: Fixture) {
     assert_eq!(code(change(&f, DeviceChange::Move(BranchId::parse("x").unwrap())).await), Code::NotFound);
 }
 
+pub async fn an_active_device_is_not_taken_to_another_branch_by_a_claim(f: Fixture) {
+    let f = enrolled(f).await;
+    let taken = f.store.claim(claim(&f, 2, "till", "b")).await;
+    assert_eq!(code(taken), Code::DeviceActive);
+    assert_eq!(code(redeem(&f, 2, "n").await), Code::ClaimRefused);
+    assert_eq!(f.store.device(&device("till")).await.unwrap().unwrap().key, branch("a"));
+    let lost_its_token = NewClaim { name: String::new(), ..claim(&f, 3, "till", "a") };
+    f.store.claim(lost_its_token).await.unwrap();
+    let record = redeem(&f, 3, "n").await.unwrap();
+    assert_eq!((record.generation, record.name.as_str()), (2, "Till"), "no name given: it keeps its own");
+}
+
+pub async fn a_move_ends_open_claims(f: Fixture) {
+    let f = enrolled(f).await;
+    f.store.claim(claim(&f, 2, "till", "a")).await.unwrap();
+    change(&f, DeviceChange::Move(BranchId::parse("b").unwrap())).await.unwrap();
+    assert_eq!(code(redeem(&f, 2, "n").await), Code::ClaimRefused, "it would take the till back to a");
+    f.store.claim(claim(&f, 3, "till", "b")).await.unwrap();
+    assert_eq!(redeem(&f, 3, "n").await.unwrap().key, branch("b"));
+}
+
+pub async fn a_new_life_begins_without_a_report(f: Fixture) {
+    let f = enrolled(f).await;
+    change(&f, DeviceChange::Report(serde_json::json!({"state": "live", "queue_depth": 7}))).await.unwrap();
+    let revoked = change(&f, DeviceChange::Revoke).await.unwrap();
+    assert_eq!(revoked.report.unwrap()["queue_depth"], 7, "how much unsent work it had");
+    f.store.claim(claim(&f, 2, "till", "a")).await.unwrap();
+    let back = redeem(&f, 2, "n").await.unwrap();
+    assert_eq!((back.report, back.reported_at), (None, None));
+}
+
 pub async fn reports_are_kept(f: Fixture) {
     let f = enrolled(f).await;
     let report = serde_json::json!({"state": "live", "queue_depth": 0});

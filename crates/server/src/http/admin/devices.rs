@@ -4,7 +4,7 @@ use axum::{
     Json as Answer, extract,
     http::{HeaderMap, header},
 };
-use mstore_protocol::{BranchId, BranchKey, DeviceId, MerchantId, Problem, Rotation, Timestamp, limits::CLAIM_LIFETIME_S};
+use mstore_protocol::{BranchId, BranchKey, Code, DeviceId, MerchantId, Problem, Rotation, Timestamp, limits::CLAIM_LIFETIME_S};
 use mstore_store::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -67,6 +67,8 @@ pub(crate) struct DeviceView {
     /// `claimed`, `active` or `revoked`.
     #[schema(value_type = String)]
     status: DeviceStatus,
+    /// What it is doing: as it reported last, or `claimed` or `revoked`; null before its first report.
+    state: Option<String>,
     /// Counts its tokens.
     generation: u32,
     /// A newer token waits for its first use.
@@ -88,6 +90,7 @@ pub(crate) struct DeviceView {
 impl From<DeviceRecord> for DeviceView {
     fn from(record: DeviceRecord) -> Self {
         Self {
+            state: state_of(&record),
             device_id: record.device,
             merchant: record.key.merchant,
             branch: record.key.branch,
@@ -101,6 +104,15 @@ impl From<DeviceRecord> for DeviceView {
             reported_at: record.reported_at,
             report: record.report,
         }
+    }
+}
+
+/// What a device is doing; what a device that is shut out said before is its past.
+pub(super) fn state_of(record: &DeviceRecord) -> Option<String> {
+    match record.status {
+        DeviceStatus::Claimed => Some("claimed".to_owned()),
+        DeviceStatus::Revoked => Some("revoked".to_owned()),
+        DeviceStatus::Active => record.report.as_ref()?["state"].as_str().map(str::to_owned),
     }
 }
 
@@ -233,7 +245,7 @@ async fn existing(app: &App, device: &DeviceId) -> Result<DeviceRecord, Refusal>
 pub(crate) async fn rotate(extract::State(app): State, _: Admin, Names(device): Names<DeviceId>) -> Result<Answer<Rotation>, Refusal> {
     let record = existing(&app, &device).await?;
     if record.status != DeviceStatus::Active {
-        return Err(Refusal::new(mstore_protocol::Code::Conflict, format!("device {device} is not active: it has no token to rotate")));
+        return Err(Refusal::new(Code::Conflict, format!("device {device} is not active: it has no token to rotate")));
     }
     // A rotation under way is not started again: the token before it would end unseen.
     let rotated = match record.previous_generation {
@@ -266,6 +278,10 @@ pub(crate) async fn revoke(extract::State(app): State, _: Admin, Names(device): 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MoveTo {
+    /// May be left out: a device stays with its merchant.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    merchant: Option<MerchantId>,
     /// Another branch of the same merchant.
     #[schema(value_type = String)]
     branch: BranchId,
@@ -288,7 +304,14 @@ pub(crate) async fn move_device(
     Names(device): Names<DeviceId>,
     Json(to): Json<MoveTo>,
 ) -> Result<Answer<DeviceView>, Refusal> {
-    existing(&app, &device).await?;
+    let record = existing(&app, &device).await?;
+    if let Some(merchant) = to.merchant.filter(|merchant| *merchant != record.key.merchant) {
+        let detail = format!(
+            "device {device} belongs to merchant {} and cannot move to {merchant}; revoke it and add another one there",
+            record.key.merchant
+        );
+        return Err(Refusal::new(Code::Conflict, detail));
+    }
     let moved = app.directory.change(&device, DeviceChange::Move(to.branch)).await?;
     app.broker.kick(&device).await;
     tracing::info!(branch = %moved.key, device = device.as_str(), "device moved");

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::{
     super::{App, State, caller::Admin, extract::Ask, problem::Refusal},
     Paging,
-    devices::{OfBranch, records},
+    devices::{OfBranch, records, state_of},
 };
 
 /// Devices and their lag.
@@ -37,11 +37,13 @@ pub(crate) struct FleetDevice {
     /// `claimed`, `active` or `revoked`.
     #[schema(value_type = String)]
     status: DeviceStatus,
+    /// What it is doing: as it reported last, or `claimed` or `revoked`; null before its first report.
+    state: Option<String>,
     /// The branch's newest commit.
     head_seq: Option<Seq>,
     /// What the device had when it reported.
     seq: Option<Seq>,
-    /// Commits between the two; null before the first report and when the epochs differ.
+    /// Commits between the two; null before the first report, when the epochs differ, and for a device that is not active.
     lag_commits: Option<u64>,
     /// Age of the report, seconds.
     reported_s_ago: Option<i64>,
@@ -90,10 +92,12 @@ async fn heads_of(app: &App, records: &[DeviceRecord]) -> Result<HashMap<BranchK
 
 fn with_lag(record: DeviceRecord, heads: &HashMap<BranchKey, Head>, now: Timestamp) -> FleetDevice {
     let head = heads.get(&record.key);
-    let report: Option<DeviceReport> = record.report.as_ref().and_then(|report| serde_json::from_value(report.clone()).ok());
+    let present = record.report.as_ref().filter(|_| record.status == DeviceStatus::Active);
+    let report: Option<DeviceReport> = present.and_then(|report| serde_json::from_value(report.clone()).ok());
     let cursor = report.and_then(|report| report.cursor);
     let lag = |head: &Head| cursor.filter(|cursor| cursor.epoch == head.epoch).map(|cursor| head.seq.saturating_sub(cursor.seq));
     FleetDevice {
+        state: state_of(&record),
         head_seq: head.map(|head| head.seq),
         seq: cursor.map(|cursor| cursor.seq),
         lag_commits: head.and_then(lag),

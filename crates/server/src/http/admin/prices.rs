@@ -1,9 +1,9 @@
 //! A branch's own price of a product.
 
 use axum::{Json as Answer, extract};
-use mstore_protocol::{BranchId, BranchKey, MerchantId, Money, Problem};
+use mstore_protocol::{BranchId, BranchKey, Currency, MerchantId, Money, Problem};
 use mstore_store::SourceWrite;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use utoipa::ToSchema;
 
 use super::{
@@ -15,8 +15,22 @@ use super::{
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PriceBody {
-    /// In minor units of the merchant's currency.
+    /// In minor units of the merchant's currency, not below 0.
+    #[serde(deserialize_with = "amount")]
     price: Money,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Amount {
+    amount: i64,
+    currency: Currency,
+}
+
+/// Money as operators send it: a field that money does not have is a mistake.
+pub(super) fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+    let Amount { amount, currency } = Amount::deserialize(deserializer)?;
+    Money::new(amount, currency).map_err(D::Error::custom)
 }
 
 type PriceName = (MerchantId, BranchId, String);

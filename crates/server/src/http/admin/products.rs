@@ -15,7 +15,9 @@ use super::{
         extract::{Ask, Names},
         problem::Refusal,
     },
-    PageAnswer, Paging, WriteAnswer, find, page, same_name, write,
+    PageAnswer, Paging, WriteAnswer, find, page,
+    prices::amount,
+    same_name, write,
 };
 
 /// A product of the catalogue.
@@ -25,7 +27,7 @@ pub(crate) struct ProductBody {
     /// Row id; may be left out where the path has it.
     #[serde(default)]
     id: Option<String>,
-    /// The merchant's own article number.
+    /// The merchant's own article number: of one product only, unless it is empty.
     sku: String,
     /// GTIN or in-store code.
     #[serde(default)]
@@ -38,7 +40,8 @@ pub(crate) struct ProductBody {
     /// Unit of sale: `pcs` (default), `kg`, …
     #[serde(default = "pieces")]
     unit: String,
-    /// The merchant's price; a branch may have its own.
+    /// The merchant's price, not below 0; a branch may have its own.
+    #[serde(deserialize_with = "amount")]
     price: Money,
     /// Whether stock is kept, default true.
     #[serde(default = "yes")]

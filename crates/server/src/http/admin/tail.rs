@@ -53,6 +53,10 @@ impl Watch {
     security(("admin" = [])),
 )]
 pub(crate) async fn tail(extract::State(app): State, _: Admin, Ask(watch): Ask<Watch>) -> Result<Response, Refusal> {
+    if let Some(collection) = &watch.collection {
+        let collection = Collection::parse(collection).map_err(|error| Refusal::malformed(format!("collection: {error}")))?;
+        App::check_collection(&collection)?;
+    }
     let published = app.tail.watch();
     let mut ready = VecDeque::new();
     for (key, head) in app.store.heads().await? {

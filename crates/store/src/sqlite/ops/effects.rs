@@ -1,7 +1,9 @@
 //! What an accepted operation does: movements in the ledger, and for a sale or return the transaction row.
 
 use mstore_engine::stock::{Happened, consumption};
-use mstore_protocol::{BranchKey, Code, Operation, OperationKind, Quantity, Receipt, StockAct, StockAuthority, StockTarget, Transfer};
+use mstore_protocol::{
+    BranchKey, Code, Operation, OperationKind, Quantity, Receipt, StockAct, StockAuthority, StockTarget, Transfer, limits::ROW_BYTES_MAX,
+};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::super::{
@@ -85,8 +87,8 @@ impl Act<'_> {
         has_happened: bool,
     ) -> Result<Option<Rejection>, StoreError> {
         let recorded = ledger::record(work, at, self.merchant.stock_policy, movement, has_happened)?;
-        if recorded.is_refused {
-            return Ok(Some((Code::BelowZero, format!("the stock of {item:?} would fall below zero"))));
+        if let Some(code) = recorded.refused {
+            return Ok(Some((code, format!("{item:?}: {}", code.title()))));
         }
         if let Some(code) = recorded.flag.filter(|_| self.effects.code.is_none()) {
             self.effects.code = Some(code);
@@ -136,8 +138,7 @@ impl Act<'_> {
                 }
             }
         }
-        insert_transaction(work, upload, operation, receipt)?;
-        Ok(None)
+        insert_transaction(work, upload, operation, receipt)
     }
 
     fn unknown(work: &Work<'_>, at: &BranchKey, of: &StockAct) -> Result<Option<Rejection>, StoreError> {
@@ -191,14 +192,23 @@ impl Act<'_> {
     }
 }
 
-fn insert_transaction(work: &Work<'_>, upload: &AcceptUpload, operation: &Operation, receipt: &Receipt) -> Result<(), StoreError> {
+/// The row says more than the operation did: one at the limit may have no room in it.
+fn insert_transaction(
+    work: &Work<'_>,
+    upload: &AcceptUpload,
+    operation: &Operation,
+    receipt: &Receipt,
+) -> Result<Option<Rejection>, StoreError> {
     let id = operation.id.to_string();
     let body = transaction_row(work, upload, operation, receipt, &id);
+    if body.len() > ROW_BYTES_MAX {
+        return Ok(Some((Code::OperationTooLarge, format!("its transaction has {} bytes; at most {ROW_BYTES_MAX}", body.len()))));
+    }
     let sql = "INSERT INTO transactions (merchant_id, branch_id, id, recorded_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (merchant_id, branch_id, id) DO NOTHING";
     let (merchant, branch) = (upload.key.merchant.as_str(), upload.key.branch.as_str());
     work.conn.prepare_cached(sql)?.execute(params![merchant, branch, id, work.now.to_string(), body])?;
-    Ok(())
+    Ok(None)
 }
 
 /// The row that devices see: what the contract names and nothing else that a till may have added.
