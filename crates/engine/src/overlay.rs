@@ -2,6 +2,8 @@
 
 use mstore_protocol::{OperationKind, Quantity, Row, StockTarget};
 
+use crate::stock::consumption;
+
 /// What an operation does to one figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StockEffect {
@@ -50,9 +52,8 @@ fn receipt_effects(receipt: &mstore_protocol::Receipt, sign: i64, product: &mut 
             change: StockChange::Delta(Quantity::from_milli(moved)),
         });
         for (item_id, per_unit) in product(&line.product_id).map_or_else(Vec::new, |row| recipe_of(&row)) {
-            let used = i128::from(moved) * i128::from(per_unit.as_milli()) / 1000;
-            let used = i64::try_from(used).unwrap_or(if used < 0 { i64::MIN } else { i64::MAX });
-            effects.push(StockEffect { target: StockTarget::Inventory, item_id, change: StockChange::Delta(Quantity::from_milli(used)) });
+            let used = consumption(Quantity::from_milli(moved), per_unit);
+            effects.push(StockEffect { target: StockTarget::Inventory, item_id, change: StockChange::Delta(used) });
         }
     }
     effects
@@ -120,6 +121,7 @@ mod tests {
         check(&sale("tea×2", "sale"), "product tea -2");
         check(&sale("latte×2 tea×1", "sale"), "product latte -2, inventory milk -0.5, inventory beans -0.036, product tea -1");
         check(&sale("latte×1.5", "return"), "product latte 1.5, inventory milk 0.375, inventory beans 0.027");
+        check(&sale("latte×0.25", "sale"), "product latte -0.25, inventory milk -0.063, inventory beans -0.005");
     }
 
     #[test]
