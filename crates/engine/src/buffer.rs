@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use mstore_protocol::{Collection, Cursor, Frame, OperationId, Timestamp};
 
-use crate::Moment;
+use crate::{
+    Moment,
+    mutation::{Mutation, Planted},
+};
 
 /// A commit with all its parts, next in line.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +49,7 @@ struct Assembly {
 /// The reorder window.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
+    planted: Planted,
     commits: BTreeMap<(mstore_protocol::Epoch, u64), Assembly>,
 }
 
@@ -61,10 +65,15 @@ pub(crate) enum Taken {
 }
 
 impl Buffer {
+    pub(crate) fn new(planted: Planted) -> Self {
+        Self { planted, ..Self::default() }
+    }
+
     /// Takes a frame above the cursor.
     pub(crate) fn take(&mut self, now: Moment, next: Option<Cursor>, collection: Collection, frame: Frame) -> Taken {
-        let is_next = next.is_some_and(|cursor| cursor.epoch == frame.epoch && cursor.seq + 1 == frame.seq);
-        if is_next && frame.parts == 1 {
+        let is_next =
+            next.is_some_and(|cursor| cursor.epoch == frame.epoch && (cursor.seq + 1 == frame.seq || self.steps_over(cursor, &frame)));
+        if is_next && (frame.parts == 1 || self.planted.has(Mutation::IgnoreParts)) {
             self.commits.remove(&(frame.epoch, frame.seq));
             return Taken::Ready(ReadyCommit::of(vec![(collection, frame)]));
         }
@@ -78,11 +87,15 @@ impl Buffer {
             // Two commits with one number: the server was restored. The later one stays; its tag decides at the next request.
             assembly.frames.clear();
         }
-        if assembly.frames.iter().any(|(_, held)| held.part == frame.part) {
+        if assembly.frames.iter().any(|(_, held)| held.part == frame.part) && !self.planted.has(Mutation::CountPartTwice) {
             return Taken::Dropped;
         }
         assembly.frames.push((collection, frame));
         if is_next { self.next_ready(next).map_or(Taken::Kept, Taken::Ready) } else { Taken::Kept }
+    }
+
+    fn steps_over(&self, cursor: Cursor, frame: &Frame) -> bool {
+        self.planted.has(Mutation::StepOverGap) && frame.seq > cursor.seq && frame.parts == 1
     }
 
     /// The commit after the cursor, if all its parts are there.

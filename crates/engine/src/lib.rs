@@ -16,6 +16,7 @@ mod backoff;
 mod buffer;
 mod effect;
 mod input;
+mod mutation;
 pub mod overlay;
 pub mod sequence;
 mod session;
@@ -26,6 +27,7 @@ mod upload;
 pub use buffer::ReadyCommit;
 pub use effect::{Ask, Effect, Reason};
 pub use input::{ApplyFault, CatchUpOutcome, Fault, Input, Known, QueuedOperation, Resume, UploadOutcome};
+pub use mutation::{Mutation, Planted};
 pub use session::{Counters, Session, SessionConfig};
 pub use status::Status;
 

@@ -20,6 +20,7 @@ use crate::{
     buffer::Buffer,
     effect::Effect,
     input::{Input, Known},
+    mutation::Planted,
     upload::UploadQueue,
 };
 use link::Link;
@@ -43,6 +44,8 @@ pub struct SessionConfig {
     pub head_patience_ms: u64,
     /// Over how much time the devices spread their requests after MQTT came back. Default 500.
     pub return_spread_ms: u64,
+    /// A bug that the simulator plants. Default none.
+    pub planted: Planted,
 }
 
 impl Default for SessionConfig {
@@ -55,6 +58,7 @@ impl Default for SessionConfig {
             reorder_window_ms: 100,
             head_patience_ms: 1_000,
             return_spread_ms: 500,
+            planted: Planted::default(),
         }
     }
 }
@@ -135,7 +139,7 @@ impl Session {
             asked_about: None,
             in_doubt: false,
             confirmed_at: None,
-            buffer: Buffer::default(),
+            buffer: Buffer::new(config.planted),
             link: Link::new(now),
             pull: Pull::new(now, known.cursor.is_some(), known.resume, config.poll_interval_ms),
             repair: Repair::default(),

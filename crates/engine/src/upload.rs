@@ -78,6 +78,11 @@ impl UploadQueue {
         self.waiting.extend(operations.into_iter().filter(|operation| !known.contains(&operation.id)));
     }
 
+    /// A bug that the simulator plants.
+    pub(crate) fn forget(&mut self) {
+        self.waiting.clear();
+    }
+
     /// The network is said to be back: no reason to wait.
     pub(crate) fn hurry(&mut self) {
         self.retry_at = None;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mstore_engine::{Ask, CatchUpOutcome, Effect, Fault, Input, Known, Reason, Session, SessionConfig};
+use mstore_engine::{Ask, CatchUpOutcome, Effect, Fault, Input, Known, Reason, Resume, Session, SessionConfig};
 use mstore_protocol::{Change, ChangeOp, Code, Collection, Cursor, DeviceState, Digest, Epoch, Frame, Head, Tag, Timestamp};
 
 const EPOCH: u64 = 0xb5d0_c1a9_7e3f_4a62;
@@ -288,6 +288,42 @@ fn a_broken_answer_goes_on_where_it_stopped() {
     assert!(till.effects.contains(&Effect::DropStaged), "the floor has passed it");
     let ask = till.until_asked();
     assert_eq!((ask.resume, ask.after, ask.keep_staged), (None, None, false));
+}
+
+#[test]
+fn a_snapshot_that_was_broken_before_a_restart_goes_on_as_a_snapshot() {
+    let resume = Some(Resume { position: "p-7".into(), snapshot: true });
+    let known = Known { cursor: Some(at(12)), resume, ..Known::default() };
+    let mut till = Till { session: Session::new(0, SessionConfig::default(), known), now: 0, effects: vec![] };
+    till.after(0, Input::Woken).after(5, Input::Disconnected);
+    let ask = till.until_asked();
+    assert_eq!(
+        (ask.after, ask.resume.as_deref(), ask.keep_staged),
+        (None, Some("p-7"), true),
+        "its deletions count from where it was made"
+    );
+}
+
+#[test]
+fn everything_anew_waits_for_an_answer_that_joins_what_is_staged() {
+    let mut till = Till::live_at(at(4));
+    till.after(0, Input::SyncRequested).after(5, Input::CaughtUp(CatchUpOutcome::Broken { resume: Some("p-5".into()) }));
+    assert!(till.until_asked().keep_staged);
+    till.after(1, Input::ResyncRequested);
+    assert!(!till.effects.contains(&Effect::DropStaged), "the call under way needs those rows");
+    till.complete(5, at(9));
+    assert!(till.effects.iter().any(|e| matches!(e, Effect::Show { snapshot: false, .. })), "{:?}", till.effects);
+    let ask = till.until_asked();
+    assert_eq!((ask.after, ask.resume), (None, None), "and then everything is asked for anew");
+}
+
+#[test]
+fn frames_of_a_lost_connection_are_never_shown() {
+    let mut till = Till::live_at(at(4));
+    till.product(1, frame(at(6), 1, 1)).after(1, Input::Disconnected);
+    till.until_asked();
+    till.complete(5, at(5));
+    assert_eq!(till.applied(), Vec::<u64>::new(), "the server may have been put back to a backup meanwhile");
 }
 
 #[test]

@@ -92,6 +92,8 @@ impl Session {
     fn go_down(&mut self, now: Moment, wait: u64) {
         if self.link.is_up() {
             self.counters.disconnects += 1;
+            // The server may be another one when it comes back, which numbers other commits alike; what was missed is asked for anyway.
+            self.buffer.clear();
         }
         let first_failure = !self.pull.knows_mqtt_down();
         self.link.state = LinkState::Down { retry_at: now + wait };

@@ -10,6 +10,7 @@ use crate::{
     backoff::Backoff,
     effect::{Ask, Effect, Reason},
     input::{CatchUpOutcome, Fault, Resume},
+    mutation::Mutation,
 };
 
 const RETRY_BASE_MS: u64 = 500;
@@ -245,8 +246,14 @@ impl Session {
     }
 
     fn ask(&mut self, now: Moment, reason: Reason) {
+        if self.pull.forced_snapshot && !self.pull.staged_is_snapshot && self.pull.resume.take().is_some() {
+            // Not when the snapshot was wished for: a call that joined these rows may have been under way then.
+            self.effects.push_back(Effect::DropStaged);
+        }
         let resume = self.pull.resume.clone();
-        let after = if self.pull.forced_snapshot { None } else { self.cursor };
+        // A broken snapshot goes on as one, also after a restart: the server must count its deletions from where it was made, not from the cursor.
+        let goes_on_as_snapshot = resume.is_some() && self.pull.staged_is_snapshot;
+        let after = if self.pull.forced_snapshot || goes_on_as_snapshot { None } else { self.cursor };
         if resume.is_none() {
             self.pull.staged_is_snapshot = after.is_none();
         }
@@ -310,6 +317,8 @@ impl Session {
         self.pull.resume = None;
         let snapshot = self.pull.staged_is_snapshot;
         let behind = self.cursor.is_some_and(|cursor| cursor.epoch == to.epoch && to.seq < cursor.seq);
+        let stale = behind && snapshot && self.config.planted.has(Mutation::StaleSnapshotEnd);
+        let (to, behind) = if stale { (self.cursor.unwrap_or(to), false) } else { (to, behind) };
         if behind && snapshot {
             // A cached snapshot from before: go on from its end until it has caught up, then show all at once.
             let reason = ask.reason;
@@ -327,7 +336,7 @@ impl Session {
         }
         let renumbered = self.cursor.is_some_and(|cursor| cursor.epoch != to.epoch);
         self.pull.staged_is_snapshot = false;
-        self.pull.forced_snapshot = false;
+        self.pull.forced_snapshot &= !snapshot;
         self.pull.needs_snapshot = false;
         self.effects.push_back(Effect::Show { to, snapshot, is_fallback: ask.is_fallback });
         self.expected = Some((to, digests));
@@ -356,7 +365,9 @@ impl Session {
         self.head = self.head.take().filter(|(head, _)| head.epoch == to.epoch);
         if renumbered {
             self.counters.renumberings += 1;
-            self.effects.push_back(Effect::Requeue);
+            if !self.config.planted.has(Mutation::ForgetReplay) {
+                self.effects.push_back(Effect::Requeue);
+            }
         }
     }
 
@@ -364,7 +375,7 @@ impl Session {
         if ask.resume.is_some() || ask.keep_staged {
             return self.begin_again(now, ask.reason);
         }
-        self.pull.needs_snapshot = true;
+        self.pull.needs_snapshot = !self.config.planted.has(Mutation::IgnoreSnapshotRequired);
         self.pull.confirmed = false;
         self.want(now, Reason::Renumbered, None);
     }
@@ -427,15 +438,15 @@ impl Session {
     }
 
     pub(super) fn resync_requested(&mut self, now: Moment) {
+        if self.config.planted.has(Mutation::DropQueueOnResync) {
+            self.upload.forget();
+        }
         self.force_snapshot(now, Reason::Requested);
     }
 
     /// Everything anew; what is shown stays until all of it is there.
     pub(super) fn force_snapshot(&mut self, now: Moment, reason: Reason) {
         self.pull.forced_snapshot = true;
-        if self.pull.resume.take().is_some() {
-            self.effects.push_back(Effect::DropStaged);
-        }
         self.want(now, reason, None);
     }
 }
