@@ -25,7 +25,7 @@ struct Start {
 pub(super) fn changes(conn: &Connection, ask: &ChangesAsk, sink: &mut dyn RowSink) -> Result<ChangesSummary, ChangesError> {
     let entry = mirror::load_head(conn, &ask.key)?.ok_or_else(|| ChangesError::UnknownBranch(ask.key.clone()))?;
     let start = match (&ask.resume, &ask.after) {
-        (Some(position), after) => resume(&entry, position, after.as_ref())?,
+        (Some(position), after) => resume(conn, &entry, position, after.as_ref())?,
         (None, Some(cursor)) => since(conn, &entry, cursor)?,
         (None, None) => Start { from: 0, after: None, with_tombstones: false },
     };
@@ -63,7 +63,13 @@ fn is_remembered(conn: &Connection, entry: &HeadEntry, cursor: &Cursor) -> Resul
     Ok(tag.is_some_and(|tag| tag == cursor.tag.to_string()))
 }
 
-fn resume(entry: &HeadEntry, position: &Position, after: Option<&Cursor>) -> Result<Start, ChangesError> {
+fn resume(conn: &Connection, entry: &HeadEntry, position: &Position, after: Option<&Cursor>) -> Result<Start, ChangesError> {
+    // The broken answer may be of a time that a restore took away: its rows must not be joined with those of another.
+    if let Some(cursor) = after.filter(|cursor| cursor.epoch == entry.state.epoch && cursor.seq >= entry.floor)
+        && !is_remembered(conn, entry, cursor)?
+    {
+        return Err(ChangesError::Restored { cursor: *cursor });
+    }
     if position.epoch != entry.state.epoch || position.to > entry.state.seq {
         return Err(ChangesError::SnapshotRequired("the broken answer was of another epoch".into()));
     }

@@ -19,7 +19,7 @@ macro_rules! store_conformance {
             a_write_becomes_a_commit a_write_without_a_difference_makes_no_commit a_stock_movement_is_a_patch_of_the_stock
             changes_after_a_cursor_hold_only_what_changed a_snapshot_is_ordered_and_sums_up_to_the_digest deletions_are_lines_of_a_catch_up
             a_broken_answer_goes_on_where_it_stopped a_deletion_after_the_break_is_part_of_the_resumed_answer
-            another_epoch_requires_a_snapshot a_cursor_ahead_of_the_head_starts_a_new_epoch_once a_cursor_with_another_tag_is_not_remembered
+            another_epoch_requires_a_snapshot a_cursor_ahead_of_the_head_starts_a_new_epoch_once a_cursor_with_another_tag_is_not_remembered a_broken_answer_of_a_lost_time_is_not_joined
             unknown_cursors_start_one_epoch_a_minute a_cursor_of_nothing_starts_no_epoch
             every_branch_sees_the_catalogue a_new_branch_gets_the_catalogue a_branch_price_is_seen_there_only
             a_bulk_import_is_one_commit_without_frames frames_rebuild_the_rows fresh_entries_come_in_order_and_acknowledged_ones_go

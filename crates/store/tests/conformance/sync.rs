@@ -140,6 +140,20 @@ pub async fn a_cursor_with_another_tag_is_not_remembered(f: Fixture) {
     assert!(matches!(f.ask("a", Some(other), None).await, Err(ChangesError::Restored { .. })));
 }
 
+pub async fn a_broken_answer_of_a_lost_time_is_not_joined(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["a", "b"]).await;
+    let cursor = f.head("a").await.cursor();
+    f.deliver("a", "a", "1").await;
+    let broken = f.ask("a", Some(cursor), None).await.unwrap().position(0);
+    let other = Cursor { tag: Tag::from_bits(7), ..cursor };
+    let answer = f.ask("a", Some(other), Some(broken.clone())).await;
+    assert!(matches!(answer, Err(ChangesError::Restored { .. })), "its rows belong to another line of commits");
+    let head = f.head("a").await;
+    let of_this_epoch = Cursor { epoch: head.epoch, ..cursor };
+    assert!(f.ask("a", Some(of_this_epoch), Some(broken)).await.is_err(), "and the new epoch knows no positions of the old");
+}
+
 pub async fn unknown_cursors_start_one_epoch_a_minute(f: Fixture) {
     let f = f.shop().await;
     f.put_ids(&["p"]).await;
