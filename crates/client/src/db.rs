@@ -152,7 +152,7 @@ impl LocalDb {
     /// leaves them with a server that may have forgotten them.
     fn if_renumbered(conn: &Connection, from: Option<Cursor>, to: Cursor, snapshot: bool) -> rusqlite::Result<()> {
         if from.is_some_and(|from| snapshot || from.epoch != to.epoch) {
-            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted'", [])?;
+            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted' AND elsewhere = 0", [])?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use mstore_engine::{CatchUpOutcome, Counters, Fault, Input, ReadyCommit, Session, UploadOutcome};
-use mstore_protocol::{Cursor, Enrolment, Head, Row};
+use mstore_protocol::{Cursor, Enrolment, Head, Row, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -77,6 +77,9 @@ pub(crate) struct Driver {
     fetched: Option<Vec<(Row, u64)>>,
     last_unchanged: bool,
     dead_letters: u64,
+    /// Verdicts that the disk did not take, and when it is given them again.
+    unsettled: Vec<Verdict>,
+    settle_at: Option<Instant>,
     journal_id: String,
     clock: ServerClock,
     counters: Counters,
@@ -144,6 +147,8 @@ impl Driver {
             fetched: None,
             last_unchanged: false,
             dead_letters,
+            unsettled: Vec::new(),
+            settle_at: None,
             journal_id,
             clock: ServerClock::default(),
             counters: Counters::default(),
@@ -191,7 +196,7 @@ impl Driver {
         let report = self.report_at.filter(|_| !self.reporting);
         let idle = self.dirty.then(|| Instant::now() + IDLE_BEFORE_CHECKPOINT);
         let far = Instant::now() + Duration::from_secs(3600);
-        [session, report, idle].into_iter().flatten().min().unwrap_or(far)
+        [session, report, idle, self.settle_at].into_iter().flatten().min().unwrap_or(far)
     }
 
     fn woken(&mut self) {
@@ -225,6 +230,9 @@ impl Driver {
 
     /// Feeds the engine until it has nothing more to do, then shows what is ready.
     async fn settle(&mut self) {
+        if self.settle_at.is_some_and(|at| at <= Instant::now()) {
+            self.write_verdicts().await;
+        }
         loop {
             self.feed().await;
             self.flush().await;

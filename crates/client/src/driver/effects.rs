@@ -1,9 +1,10 @@
 //! One effect after the other, as the engine asked for them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mstore_engine::{ApplyFault, Ask, Effect, Input, UploadOutcome};
 use mstore_protocol::{Collection, Cursor, OperationId, Verdict, VerdictStatus};
+use tokio::time::Instant;
 
 use super::{Done, Driver};
 use crate::{
@@ -12,6 +13,8 @@ use crate::{
     stats::{AppliedCommit, Via, record},
 };
 
+/// A disk that took no verdicts is tried again after this.
+const SETTLE_RETRY: Duration = Duration::from_secs(2);
 /// More changes than this are shown on a thread that may wait.
 const CHANGES_SHORT_MAX: usize = 300;
 
@@ -271,17 +274,30 @@ impl Driver {
                 }
             }
         }
-        let (result, dead_letters) = self
+        self.unsettled.extend(verdicts);
+        self.write_verdicts().await;
+    }
+
+    /// Writes down the verdicts that are not on disk yet. What the disk does not take now it is given again a little later: the queue of the
+    /// engine and that of the journal are the same again then.
+    pub(super) async fn write_verdicts(&mut self) {
+        let verdicts = std::mem::take(&mut self.unsettled);
+        let (result, verdicts, dead_letters) = self
             .with_db(false, move |db| {
                 let result = db.settle(&verdicts);
-                (result, db.dead_letter_count())
+                (result, verdicts, db.dead_letter_count())
             })
             .await;
         self.dead_letters = dead_letters.unwrap_or(self.dead_letters);
+        self.settle_at = None;
         match result {
             Ok(requeued) => self.requeue_again(requeued).await,
-            // They are queued on disk still: asked again after the next start, and answered as duplicates.
-            Err(error) => tracing::error!(device = %self.enrolment.device_id, %error, "verdicts could not be written down"),
+            // A crash before that costs nothing: they are queued on disk still, asked again after the next start, and answered as duplicates.
+            Err(error) => {
+                tracing::error!(device = %self.enrolment.device_id, %error, "verdicts could not be written down; trying again");
+                self.unsettled = verdicts;
+                self.settle_at = Some(Instant::now() + SETTLE_RETRY);
+            }
         }
     }
 
