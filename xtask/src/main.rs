@@ -7,6 +7,7 @@ mod cargo;
 mod demo;
 mod lint;
 mod setup;
+mod soak;
 mod suite;
 mod tidy;
 mod totals;
@@ -38,6 +39,15 @@ enum Command {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Run the simulation with ever new seeds; ends at the first that breaks a promise and prints the smallest run that does
+    Soak {
+        /// How long, minutes; 0: the first seed only
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// The first seed; none: another one every time
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Install the Debian packages that the tests need
     Setup,
     /// Check the dependency rules and the shape of the sources
@@ -54,6 +64,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo { args } => demo::run(&args),
         Command::Test { no_install, filter } => suite::run(no_install, filter.as_deref()),
+        Command::Soak { minutes, seed } => soak::run(minutes, seed),
         Command::Setup => setup::install_missing().map(|()| ExitCode::SUCCESS),
         Command::Tidy { bless } => tidy::run(bless),
         Command::Lint => lint::run(),

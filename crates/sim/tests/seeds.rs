@@ -1,4 +1,4 @@
-//! Hundreds of seeds, each a run in good or bad weather; a failing seed prints its last events.
+//! Thousands of seeds, each a run in good or bad weather; a failing one is made smaller and printed.
 
 use mstore_sim::{Outcome, Weather, run};
 
@@ -6,31 +6,34 @@ fn check(weather: Weather, seeds: std::ops::Range<u64>) -> Vec<Outcome> {
     seeds
         .map(|seed| match run(seed, weather) {
             Ok(outcome) => outcome,
-            Err(failure) => panic!("seed {}: {}\n{}", failure.seed, failure.what, failure.trace.join("\n")),
+            Err(failure) => panic!("{failure}"),
         })
         .collect()
 }
 
 #[test]
 fn calm() {
-    let outcomes = check(Weather::CALM, 0..150);
-    assert!(outcomes.iter().all(|outcome| outcome.operations > 5 && outcome.commits > 20));
-    assert!(outcomes.iter().all(|outcome| outcome.took_ms < 21_500), "without trouble all is quiet within a second");
+    let outcomes = check(Weather::CALM, 0..400);
+    assert!(outcomes.iter().all(|outcome| outcome.operations > 3 && outcome.commits > 15));
+    assert!(outcomes.iter().any(|outcome| outcome.rejected > 0), "dead letters belong to it");
 }
 
 #[test]
 fn storm() {
-    check(Weather::STORM, 1_000..1_300);
+    let outcomes = check(Weather::STORM, 10_000..11_500);
+    assert!(outcomes.iter().all(|outcome| outcome.commits > 15));
 }
 
 #[test]
 fn disaster() {
-    check(Weather::DISASTER, 2_000..2_200);
+    let outcomes = check(Weather::DISASTER, 20_000..20_700);
+    assert!(outcomes.iter().any(|outcome| outcome.restores > 1));
 }
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    for seed in 0..5 {
-        assert_eq!(run(seed, Weather::STORM).ok(), run(seed, Weather::STORM).ok());
+    for seed in 0..10 {
+        let again = || run(seed, Weather::DISASTER).ok();
+        assert_eq!(again(), again());
     }
 }
