@@ -123,6 +123,11 @@ impl Act<'_> {
             };
             tracked.push(is_tracked);
         }
+        // The last thing that may be refused, and the first that is recorded: of a rejected operation nothing stays behind.
+        let refused = insert_transaction(work, upload, operation, receipt)?;
+        if refused.is_some() {
+            return Ok(refused);
+        }
         let key = self.key;
         for (line, is_tracked) in receipt.lines.iter().zip(tracked).filter(|_| self.moves_stock()).collect::<Vec<_>>() {
             let signed = |quantity: Quantity| Quantity::from_milli(quantity.as_milli() * sign);
@@ -138,7 +143,7 @@ impl Act<'_> {
                 }
             }
         }
-        insert_transaction(work, upload, operation, receipt)
+        Ok(None)
     }
 
     fn unknown(work: &Work<'_>, at: &BranchKey, of: &StockAct) -> Result<Option<Rejection>, StoreError> {
