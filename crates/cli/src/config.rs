@@ -142,7 +142,9 @@ impl RawConfig {
     pub(crate) fn render(&self) -> String {
         SETTINGS.iter().fold(String::new(), |mut out, setting| {
             let raw = &self.0[setting.key];
-            out.push_str(&format!("# {} (from {})\n{} = {:?}\n", setting.doc, raw.from, setting.key, raw.value));
+            // Rust's own way to quote is not TOML's: control characters look otherwise there.
+            let value = toml::Value::String(raw.value.clone());
+            out.push_str(&format!("# {} (from {})\n{} = {value}\n", setting.doc, raw.from.replace(char::is_control, "?"), setting.key));
             out
         })
     }
@@ -165,7 +167,8 @@ fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 12] {
     ]
 }
 
-fn parse_file(text: &str) -> Result<Vec<(&'static str, String)>, String> {
+/// The settings of a file, in its order.
+pub(crate) fn parse_file(text: &str) -> Result<Vec<(&'static str, String)>, String> {
     let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
     table.into_iter().map(|(key, value)| setting_of(&key, &value)).collect()
 }
@@ -205,6 +208,15 @@ mod tests {
         let shown = raw.render();
         assert!(shown.contains("(from --listen)") && shown.contains("(from MSTORE_ENV)") && shown.contains("(from default)"), "{shown}");
         assert_eq!(parse_file(&shown).unwrap().len(), SETTINGS.len(), "what is printed is a valid file");
+    }
+
+    #[test]
+    fn what_is_printed_is_a_valid_file_whatever_the_values() {
+        for odd in ["a\u{7f}b", "a\0b", "it's \"quoted\"", "two\nlines", "C:\\shop", "\u{1b}[31m", "ä😀"] {
+            let env = |name: &str| (name == "MSTORE_LOG").then(|| odd.to_owned());
+            let shown = RawConfig::merge(&ServeArgs::default(), env).unwrap().render();
+            assert!(parse_file(&shown).unwrap().contains(&("log", odd.to_owned())), "{shown}");
+        }
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Client {
         let broker = BrokerAddress::parse(options.broker_url(&enrolment))?;
         let journal_id = db.state_or("journal_id", || random_hex(16))?;
         db.prune(wall())?;
+        db.queue_unshown()?;
         let seed = options.seed.unwrap_or_else(rand::random);
         let known = Known {
             cursor: db.cursor(),

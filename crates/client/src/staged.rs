@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use mstore_protocol::{ChangeLine, ChangesEnd, ChangesFirst, Collection, Cursor, LineOp, OperationId, RowHash, canonicalise};
+use mstore_protocol::{
+    ChangeLine, ChangesEnd, ChangesFirst, Collection, Cursor, LineOp, OperationId, Row, RowHash, canonicalise, limits::ROW_BYTES_MAX,
+};
+
+/// A line holds a row and little more; the first line holds some thousand operation ids. Without a limit, an answer without line ends would
+/// fill the memory.
+const LINE_BYTES_MAX: usize = 2 * ROW_BYTES_MAX;
 
 /// A piece of the answer: where it stands in the buffer, or its own text when the buffer has it in another spelling.
 #[derive(Debug)]
@@ -86,6 +92,9 @@ impl Staged {
             self.scanned_to = to + 1;
         }
         self.scanned_to = self.text.len();
+        if self.scanned_to - self.parsed_to > LINE_BYTES_MAX {
+            return Err(StageError::Malformed { line: self.lines_seen + 1, detail: "it is too long".into() });
+        }
         Ok(())
     }
 
@@ -93,6 +102,12 @@ impl Staged {
         self.lines_seen += 1;
         let line = self.lines_seen;
         let malformed = |detail: String| StageError::Malformed { line, detail };
+        if self.end.is_some() {
+            return Err(malformed("it follows the last line".into()));
+        }
+        if to - from > LINE_BYTES_MAX {
+            return Err(malformed("it is too long".into()));
+        }
         let text = std::str::from_utf8(&self.text[from..to]).map_err(|error| malformed(error.to_string()))?;
         let json = |error: serde_json::Error| malformed(error.to_string());
         if self.first.is_none() {
@@ -104,7 +119,11 @@ impl Staged {
             return Ok(());
         }
         if text.starts_with("{\"end\"") {
-            self.end = Some(serde_json::from_str(text).map_err(json)?);
+            let end: ChangesEnd = serde_json::from_str(text).map_err(json)?;
+            if !end.end {
+                return Err(malformed("a last line says `true`".into()));
+            }
+            self.end = Some(end);
             return Ok(());
         }
         let parsed: ChangeLine<'_> = serde_json::from_str(text).map_err(json)?;
@@ -121,6 +140,7 @@ impl Staged {
                 self.collections.len() - 1
             }
         };
+        Row::check_id(&parsed.id).map_err(|error| malformed(error.to_string()))?;
         let id = match &parsed.id {
             std::borrow::Cow::Borrowed(id) => place(id),
             std::borrow::Cow::Owned(id) => Text::Own(id.as_str().into()),
@@ -129,6 +149,9 @@ impl Staged {
             (LineOp::Delete, None) => None,
             (LineOp::Put, Some(raw)) => {
                 let canonical = canonicalise(raw.get()).map_err(|error| malformed(error.to_string()))?;
+                if !canonical.starts_with('{') {
+                    return Err(malformed("a row is an object".into()));
+                }
                 let hash = RowHash::of(&self.collections[collection], &parsed.id, &canonical);
                 Some(match canonical {
                     std::borrow::Cow::Borrowed(row) => (place(row), hash),
@@ -254,10 +277,24 @@ mod tests {
         for bad in [
             r#"{"c":"product","op":"put","id":"a","seq":5,"p":""}"#,
             r#"{"c":"product","op":"put","id":"a","seq":5,"p":"","row":{"x":1.5}}"#,
+            r#"{"c":"product","op":"put","id":"a","seq":5,"p":"","row":5}"#,
+            r#"{"c":"product","op":"delete","id":"","seq":5,"p":""}"#,
+            r#"{"end":false,"seq":7,"tag":"9c41d2e07ab85f13","digests":{}}"#,
             "x",
         ] {
             let error = Staged::default().feed(format!("{FIRST}\n{bad}\n").as_bytes()).unwrap_err();
             assert!(error.to_string().starts_with("line 2 "), "{error}");
         }
+        let error = Staged::default().feed(format!("{FIRST}\n{END}\n{END}\n").as_bytes()).unwrap_err();
+        assert!(error.to_string().starts_with("line 3 "), "nothing follows the last line: {error}");
+    }
+
+    #[test]
+    fn an_answer_without_line_ends_does_not_fill_the_memory() {
+        let mut staged = Staged::default();
+        let refused_after = (0..1_000).find(|_| staged.feed(&[b'x'; 64 * 1024]).is_err());
+        assert!(refused_after.is_some() && staged.bytes() <= LINE_BYTES_MAX + 64 * 1024, "{}", staged.bytes());
+        let long = format!("{FIRST}\n\"{}\"\n", "x".repeat(LINE_BYTES_MAX));
+        assert!(Staged::default().feed(long.as_bytes()).unwrap_err().to_string().contains("too long"));
     }
 }

@@ -32,6 +32,14 @@ pub(crate) struct Backoff {
     failures: u32,
 }
 
+/// No answer puts a device to sleep for longer than this, whatever it asks for: that would be a silent staleness.
+const ASKED_MAX_MS: u64 = 3_600_000;
+
+/// How long to wait when the server asked for patience.
+pub(crate) fn patience(asked_ms: u64) -> u64 {
+    asked_ms.min(ASKED_MAX_MS)
+}
+
 /// Even the luckiest throw waits this long, so that a dead peer costs no busy loop.
 const FLOOR_MS: u64 = 20;
 
@@ -40,12 +48,12 @@ impl Backoff {
         Self { base_ms, cap_ms, failures: 0 }
     }
 
-    /// After one more failure: a random time up to `base × 2^failures`, at most the cap; at least what the server asked for.
+    /// After one more failure: a random time up to `base × 2^failures`, at most the cap; at least what the server asked for, within reason.
     pub(crate) fn next_ms(&mut self, dice: &mut Dice, asked_ms: Option<u64>) -> u64 {
         let ceiling = self.base_ms.saturating_mul(1 << self.failures.min(20)).min(self.cap_ms);
         self.failures = self.failures.saturating_add(1);
         let own = FLOOR_MS + dice.up_to(ceiling);
-        asked_ms.map_or(own, |asked| asked.saturating_add(dice.up_to(asked / 4)).max(own))
+        asked_ms.map(patience).map_or(own, |asked| (asked + dice.up_to(asked / 4)).max(own))
     }
 
     pub(crate) fn reset(&mut self) {
@@ -69,6 +77,12 @@ mod tests {
     fn never_comes_before_the_server_allows() {
         let (mut dice, mut backoff) = (Dice::new(7), Backoff::new(100, 5_000));
         assert!((0..20).all(|_| backoff.next_ms(&mut dice, Some(9_000)) >= 9_000));
+    }
+
+    #[test]
+    fn an_absurd_request_for_patience_is_not_granted() {
+        let (mut dice, mut backoff) = (Dice::new(7), Backoff::new(100, 5_000));
+        assert!((0..20).all(|_| backoff.next_ms(&mut dice, Some(u64::MAX)) <= ASKED_MAX_MS * 5 / 4));
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Buffer {
         self.commits.retain(|(epoch, seq), _| *epoch == cursor.epoch && *seq > cursor.seq);
     }
 
+    /// A server that ends at `to` had no later commit when it was asked: later frames that were here by then are of a numbering that is gone.
+    pub(crate) fn drop_disowned(&mut self, to: Cursor, asked_at: Moment) {
+        self.commits.retain(|(epoch, seq), assembly| *epoch != to.epoch || *seq <= to.seq || assembly.first_at >= asked_at);
+    }
+
     /// The oldest thing that waits: since when, and for which seq.
     pub(crate) fn waiting(&self, cursor: Cursor) -> Option<(Moment, u64)> {
         let above = self.commits.iter().filter(|((epoch, _), _)| *epoch == cursor.epoch);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mstore_protocol::{Code, OperationId, Timestamp, Verdict, VerdictStatus, limits::OPERATIONS_PER_UPLOAD_MAX};
+use mstore_protocol::{Code, OperationId, Seq, Timestamp, Verdict, VerdictStatus, limits::OPERATIONS_PER_UPLOAD_MAX};
 
 use crate::{
     Moment,
@@ -29,6 +29,8 @@ pub(crate) struct UploadQueue {
     refused: Backoff,
     /// Set while credentials or rights are refused.
     pub(crate) blocked: Option<Code>,
+    /// The highest number that a verdict has given to an operation.
+    promised: Option<Seq>,
     /// Uploads that got an answer, ever.
     answered: u64,
     /// Operations refused when sent alone, with `answered` at that time.
@@ -45,6 +47,7 @@ impl UploadQueue {
             retry: Backoff::new(RETRY_BASE_MS, RETRY_CAP_MS),
             refused: Backoff::new(REFUSED_BASE_MS, REFUSED_CAP_MS),
             blocked: None,
+            promised: None,
             answered: 0,
             suspects: BTreeMap::new(),
         }
@@ -81,6 +84,16 @@ impl UploadQueue {
     /// A bug that the simulator plants.
     pub(crate) fn forget(&mut self) {
         self.waiting.clear();
+    }
+
+    /// The highest number that a verdict has given: a server whose head is below it has lost that commit since.
+    pub(crate) fn promised(&self) -> Option<Seq> {
+        self.promised
+    }
+
+    /// Accepted operations are handed in again: what their verdicts said counts no more.
+    pub(crate) fn forget_promises(&mut self) {
+        self.promised = None;
     }
 
     /// The network is said to be back: no reason to wait.
@@ -157,6 +170,7 @@ impl UploadQueue {
         let own: BTreeSet<String> = known.iter().map(|operation| operation.id.to_string()).collect();
         self.put_back(forgotten);
         let verdicts: Vec<Verdict> = verdicts.into_iter().filter(|verdict| own.contains(&verdict.id)).collect();
+        self.promised = self.promised.max(verdicts.iter().filter_map(|verdict| verdict.seq).max());
         (!verdicts.is_empty()).then_some(Effect::Settle(verdicts))
     }
 

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use mstore_engine::{Ask, CatchUpOutcome, Effect, Fault, Input, Known, Reason, Resume, Session, SessionConfig};
-use mstore_protocol::{Change, ChangeOp, Code, Collection, Cursor, DeviceState, Digest, Epoch, Frame, Head, Tag, Timestamp};
+use mstore_engine::{Ask, CatchUpOutcome, Effect, Fault, Input, Known, QueuedOperation, Reason, Resume, Session, SessionConfig, UploadOutcome};
+use mstore_protocol::{
+    Change, ChangeOp, Code, Collection, Cursor, DeviceState, Digest, Epoch, Frame, Head, OperationId, Tag, Timestamp, Verdict,
+    VerdictStatus,
+};
 
 const EPOCH: u64 = 0xb5d0_c1a9_7e3f_4a62;
 
@@ -198,9 +201,10 @@ fn another_tag_at_the_cursor_is_asked_about_once_and_nothing_is_shown_meanwhile(
     let mut other = head(at(4));
     other.tag = Tag::from_bits(99);
     till.after(1, Input::HeadArrived(other.clone()));
-    assert_eq!(till.product(1, frame(at(5), 1, 1)).applied(), [0; 0]);
     let ask = till.until_asked();
     assert_eq!((ask.after, ask.reason), (Some(at(4)), Reason::Renumbered));
+    // After the question: what came before it, and the answer does not know, would be of a numbering that is gone.
+    assert_eq!(till.product(1, frame(at(5), 1, 1)).applied(), [0; 0]);
     till.after(1, Input::HeadArrived(other)).after(1, Input::CaughtUp(CatchUpOutcome::Unchanged));
     assert_eq!(till.applied(), [5], "the server says that the cursor is right");
     assert_eq!(till.session.counters().catch_ups, 1);
@@ -340,4 +344,61 @@ fn a_digest_that_differs_at_the_same_commit_is_searched_by_range() {
     assert_eq!(till.effects, [Effect::ReplaceRanges { collection: Collection::product(), ranges: vec![3, 9] }]);
     let counters = till.session.counters();
     assert_eq!((counters.digest_mismatches, counters.ranges_repaired), (1, 2));
+}
+
+fn sale() -> OperationId {
+    OperationId::from_parts(Timestamp::from_ms(0), [7; 10])
+}
+
+/// A till at this cursor whose sale the server has put into the commit `seq`.
+fn sold_at(cursor: Cursor, seq: u64) -> Till {
+    let mut till = Till::live_at(cursor);
+    till.after(1, Input::OperationCommitted(QueuedOperation { id: sale(), at: Timestamp::from_ms(0) }));
+    assert!(matches!(till.effects[..], [Effect::Upload(_)]), "{:?}", till.effects);
+    let verdict = Verdict { id: sale().to_string(), status: VerdictStatus::Accepted, seq: Some(seq), code: None, detail: None };
+    till.after(1, Input::Uploaded(UploadOutcome::Answered(vec![verdict])));
+    till
+}
+
+#[test]
+fn a_server_that_has_not_come_to_the_number_of_a_verdict_has_lost_the_sale() {
+    for seq in [4, 5] {
+        let mut till = sold_at(at(4), seq);
+        till.after(1, Input::SyncRequested);
+        till.until_asked();
+        till.after(1, Input::CaughtUp(CatchUpOutcome::Unchanged));
+        assert_eq!(till.effects.contains(&Effect::Requeue), seq == 5, "a verdict for {seq}, a head of 4: {:?}", till.effects);
+        // Once: the next answer says the same and nothing is handed in for it.
+        till.after(1, Input::Requeued(vec![]));
+        till.after(1, Input::SyncRequested);
+        till.until_asked();
+        assert!(!till.after(1, Input::CaughtUp(CatchUpOutcome::Unchanged)).effects.contains(&Effect::Requeue));
+    }
+}
+
+#[test]
+fn an_answer_from_before_the_verdict_says_nothing_about_the_sale() {
+    let mut till = Till::live_at(at(4));
+    till.after(1, Input::SyncRequested);
+    till.until_asked();
+    till.after(1, Input::OperationCommitted(QueuedOperation { id: sale(), at: Timestamp::from_ms(0) }));
+    let verdict = Verdict { id: sale().to_string(), status: VerdictStatus::Accepted, seq: Some(5), code: None, detail: None };
+    till.after(1, Input::Uploaded(UploadOutcome::Answered(vec![verdict])));
+    assert!(!till.after(1, Input::CaughtUp(CatchUpOutcome::Unchanged)).effects.contains(&Effect::Requeue));
+}
+
+#[test]
+fn frames_that_the_server_knows_nothing_of_are_of_a_numbering_that_is_gone() {
+    let mut till = Till::live_at(at(4));
+    till.product(1, frame(at(6), 1, 1));
+    till.until_asked();
+    till.after(1, Input::CaughtUp(CatchUpOutcome::Unchanged));
+    assert_eq!(till.product(1, frame(at(5), 1, 1)).applied(), [5], "and not 6 after it");
+
+    let mut till = Till::live_at(at(4));
+    till.product(1, frame(at(6), 1, 1));
+    till.until_asked();
+    till.product(1, frame(at(7), 1, 1));
+    till.complete(1, at(6));
+    assert_eq!(till.applied(), [7], "what came after the question may be newer than the answer");
 }

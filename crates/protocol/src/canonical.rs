@@ -384,7 +384,8 @@ impl Reader<'_> {
         }
         loop {
             match self.bytes.get(self.at) {
-                None => return self.syntax(),
+                // A backslash at the very end steps over it.
+                None => return Err(CanonicalError::Syntax { at: self.bytes.len() }),
                 Some(b'"') => break,
                 Some(b'\\') => self.at += 2,
                 Some(_) => self.at += 1,
@@ -412,7 +413,7 @@ impl Reader<'_> {
         }
         let text = &self.text[from..self.at];
         let value: i64 = text.parse().map_err(|_| CanonicalError::IntegerRange { at: from })?;
-        if value.abs() > INTEGER_MAX {
+        if value.unsigned_abs() > INTEGER_MAX.unsigned_abs() {
             return Err(CanonicalError::IntegerRange { at: from });
         }
         out.push_str(text);
@@ -468,11 +469,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_lies_within_the_text() {
+        for bad in ["\"a", "\"\\", "{\"a\\", "[1,"] {
+            assert!(matches!(canonicalise(bad), Err(CanonicalError::Syntax { at }) if at <= bad.len()), "{bad}");
+        }
+    }
+
+    #[test]
     fn refuses_what_readers_would_disagree_on() {
         for float in ["1.0", "-0", "1e3", "[0.5]"] {
             assert!(matches!(canonicalise(float), Err(CanonicalError::Float { .. })), "{float}");
         }
-        for big in ["9007199254740992", "-9007199254740992", "123456789012345678901234567890"] {
+        for big in ["9007199254740992", "-9007199254740992", "-9223372036854775808", "123456789012345678901234567890"] {
             assert!(matches!(canonicalise(big), Err(CanonicalError::IntegerRange { .. })), "{big}");
         }
         check("9007199254740991", "9007199254740991");

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Collection, Digest, Epoch, OperationId, Row, Seq, Tag};
+use crate::{Collection, Digest, Epoch, OperationId, Row, Seq, Tag, cursor::parse_seq};
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +14,10 @@ pub struct ChangesFirst {
     /// The numbering.
     pub epoch: Epoch,
     /// The seq the answer starts after; 0 for a snapshot.
+    #[serde(deserialize_with = "crate::cursor::read_seq")]
     pub from: Seq,
     /// The seq the answer ends at.
+    #[serde(deserialize_with = "crate::cursor::read_seq")]
     pub to: Seq,
     /// How many row lines follow.
     pub rows: u64,
@@ -46,6 +48,7 @@ pub struct ChangeLine<'a> {
     #[serde(borrow)]
     pub id: Cow<'a, str>,
     /// The commit that last changed the row.
+    #[serde(deserialize_with = "crate::cursor::read_seq")]
     pub seq: Seq,
     /// Where to resume after this line ([`Position`], opaque to clients).
     #[serde(borrow)]
@@ -62,6 +65,7 @@ pub struct ChangesEnd {
     /// Always true.
     pub end: bool,
     /// The seq that the device now has.
+    #[serde(deserialize_with = "crate::cursor::read_seq")]
     pub seq: Seq,
     /// Its tag.
     pub tag: Tag,
@@ -98,8 +102,8 @@ impl Position {
         Row::check_id(id).map_err(|_| PositionError)?;
         Ok(Self {
             epoch: Epoch::parse(epoch).map_err(|_| PositionError)?,
-            to: to.parse().map_err(|_| PositionError)?,
-            seq: seq.parse().map_err(|_| PositionError)?,
+            to: parse_seq(to).ok_or(PositionError)?,
+            seq: parse_seq(seq).ok_or(PositionError)?,
             collection: Collection::parse(collection).map_err(|_| PositionError)?,
             id: id.to_owned(),
         })
@@ -124,6 +128,14 @@ mod tests {
         assert_eq!(Position::parse(text).unwrap().id, "SKU.00 42/ä");
         for bad in ["", "x", "b5d0c1a97e3f4a62.1.2.product", "b5d0c1a97e3f4a62.1.2.product.", "b5d0c1a97e3f4a62.a.2.product.x"] {
             assert!(Position::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_a_position_have_one_spelling_and_fit_every_database() {
+        for number in ["+7", "07", "18446744073709551615", "9007199254740992"] {
+            assert!(Position::parse(&format!("b5d0c1a97e3f4a62.{number}.7.product.a")).is_err(), "{number}");
+            assert!(Position::parse(&format!("b5d0c1a97e3f4a62.7.{number}.product.a")).is_err(), "{number}");
         }
     }
 }

@@ -4,8 +4,26 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use crate::limits::INTEGER_MAX;
+
 /// The number of a commit in its branch: 1, 2, 3 … dense; 0 before the first.
 pub type Seq = u64;
+
+/// Parses a number of a commit as it stands in a cursor or position: digits without leading zeros, at most [`INTEGER_MAX`], which every
+/// JSON reader and every database holds exactly.
+pub(crate) fn parse_seq(raw: &str) -> Option<Seq> {
+    let plain = !raw.is_empty() && raw.bytes().all(|b| b.is_ascii_digit()) && (raw == "0" || !raw.starts_with('0'));
+    if !plain {
+        return None;
+    }
+    raw.parse().ok().filter(|seq| *seq <= INTEGER_MAX.unsigned_abs())
+}
+
+/// Reads a number of a commit from JSON, within the same bounds.
+pub(crate) fn read_seq<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seq, D::Error> {
+    let seq = Seq::deserialize(deserializer)?;
+    if seq <= INTEGER_MAX.unsigned_abs() { Ok(seq) } else { Err(D::Error::custom(format!("the seq {seq} is beyond 2^53−1"))) }
+}
 
 /// Why a string is not an epoch, tag or cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,9 +120,8 @@ impl Cursor {
         let (Some(epoch), Some(seq), Some(tag), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(CursorError::Shape);
         };
-        let plain = !seq.is_empty() && seq.bytes().all(|b| b.is_ascii_digit()) && (seq == "0" || !seq.starts_with('0'));
-        let seq = if plain { seq.parse().ok() } else { None };
-        Ok(Self { epoch: Epoch::parse(epoch)?, seq: seq.ok_or(CursorError::Shape)?, tag: Tag::parse(tag)? })
+        let seq = parse_seq(seq).ok_or(CursorError::Shape)?;
+        Ok(Self { epoch: Epoch::parse(epoch)?, seq, tag: Tag::parse(tag)? })
     }
 }
 
@@ -152,6 +169,7 @@ mod tests {
             "B5D0C1A97E3F4A62:1:9c41d2e07ab85f13",
             "b5d0c1a97e3f4a62:1:9c41d2e07ab85f13:x",
             "b5d0c1a97e3f4a62:99999999999999999999:9c41d2e07ab85f13",
+            "b5d0c1a97e3f4a62:9007199254740992:9c41d2e07ab85f13",
         ] {
             assert!(Cursor::parse(bad).is_err(), "{bad}");
         }

@@ -95,6 +95,7 @@ pub struct Frame {
     /// The numbering it belongs to.
     pub epoch: Epoch,
     /// The commit's number.
+    #[serde(deserialize_with = "crate::cursor::read_seq")]
     pub seq: Seq,
     /// The commit's tag.
     pub tag: Tag,

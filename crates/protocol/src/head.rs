@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Collection, Cursor, Digest, Epoch, Seq, Tag, Timestamp};
+use crate::{Collection, Cursor, Digest, Epoch, Seq, Tag, Timestamp, limits::FRAME_BYTES_MAX};
 
 /// What a branch is now; retained on MQTT, authoritative over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,7 @@ pub struct Head {
     /// The numbering.
     pub epoch: Epoch,
     /// The newest commit; 0 before the first.
+    #[serde(deserialize_with = "crate::cursor::read_seq")]
     pub seq: Seq,
     /// Its tag.
     pub tag: Tag,
@@ -33,15 +34,17 @@ impl Head {
         Cursor { epoch: self.epoch, seq: self.seq, tag: self.tag }
     }
 
-    /// Parses a payload and checks its version.
+    /// Parses a payload and checks its size and version.
     pub fn parse(payload: &[u8]) -> Result<Self, serde_json::Error> {
         use serde::de::Error as _;
-        let head: Self = serde_json::from_slice(payload)?;
-        if head.v == crate::PROTOCOL_VERSION {
-            Ok(head)
-        } else {
-            Err(serde_json::Error::custom(format!("version {}; this client understands 1", head.v)))
+        if payload.len() > FRAME_BYTES_MAX {
+            return Err(serde_json::Error::custom(format!("{} bytes; a head has at most {FRAME_BYTES_MAX}", payload.len())));
         }
+        let head: Self = serde_json::from_slice(payload)?;
+        if head.v != crate::PROTOCOL_VERSION {
+            return Err(serde_json::Error::custom(format!("version {}; this client understands 1", head.v)));
+        }
+        Ok(head)
     }
 
     /// The payload.

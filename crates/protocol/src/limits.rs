@@ -22,6 +22,10 @@ pub const RECEIPT_LINES_MAX: usize = 1_000;
 pub const RECEIPT_TENDERS_MAX: usize = 20;
 /// Longest free text in an operation (reason, receipt number, client id of a journal).
 pub const TEXT_BYTES_MAX: usize = 200;
+/// Longest detail of a refusal: it quotes what it complains about, and that may be megabytes long.
+pub const DETAIL_BYTES_MAX: usize = 500;
+/// Largest report of a device about itself: it is kept for every device and listed.
+pub const REPORT_BYTES_MAX: usize = 64 * 1024;
 /// Largest JSON body of a request.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest absolute quantity, in thousandths.
@@ -47,5 +51,5 @@ pub const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
 const _: () = assert!(OPERATIONS_PER_UPLOAD_MAX <= PAGE_ROWS_MAX);
 const _: () = assert!(ROW_BYTES_MAX < BODY_BYTES_MAX);
-const _: () = assert!(FRAME_BYTES_MAX <= ROW_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= ROW_BYTES_MAX && REPORT_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(POLL_INTERVAL_S > HEAD_FRESH_S && HEAD_FRESH_S > HEAD_INTERVAL_S);

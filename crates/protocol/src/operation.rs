@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::{
     BranchId, BusinessDate, CanonicalError, Code, Money, Quantity, Timestamp, canonicalise,
     limits::{RECEIPT_LINES_MAX, RECEIPT_TENDERS_MAX, ROW_ID_BYTES_MAX, TEXT_BYTES_MAX},
+    problem::shorten,
 };
 
 /// A UUIDv7 chosen on the device: the idempotency key of an operation.
@@ -210,7 +211,7 @@ pub struct OperationError {
 }
 
 fn refuse<T>(code: Code, detail: impl Into<String>) -> Result<T, OperationError> {
-    Err(OperationError { code, detail: detail.into() })
+    Err(OperationError { code, detail: shorten(detail.into()) })
 }
 
 impl Operation {
@@ -223,7 +224,7 @@ impl Operation {
                 CanonicalError::TooLarge { .. } | CanonicalError::TooDeep => Code::OperationTooLarge,
                 CanonicalError::Syntax { .. } | CanonicalError::DuplicateKey { .. } => Code::MalformedOperation,
             },
-            detail: error.to_string(),
+            detail: shorten(error.to_string()),
         })?;
         let operation: Self = serde_json::from_str(&canonical).map_err(|error| Self::shape_error(&canonical, &error))?;
         operation.check()?;
@@ -242,7 +243,7 @@ impl Operation {
         } else {
             Code::MalformedOperation
         };
-        OperationError { code, detail }
+        OperationError { code, detail: shorten(detail) }
     }
 
     fn check(&self) -> Result<(), OperationError> {
@@ -331,6 +332,16 @@ mod tests {
         let (operation, canonical) = Operation::parse(SALE).unwrap();
         let again = serde_json::to_string(&operation).unwrap();
         assert_eq!(canonicalise(&again).unwrap(), canonical);
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_the_operation() {
+        let long = "x".repeat(100_000);
+        for bad in
+            [SALE.replace("sale", &long), SALE.replace(r#""P""#, &format!(r#""P","{long}":1,"{long}":1"#)), SALE.replace("cash", &long)]
+        {
+            assert!(Operation::parse(&bad).unwrap_err().detail.len() <= crate::limits::DETAIL_BYTES_MAX);
+        }
     }
 
     #[test]

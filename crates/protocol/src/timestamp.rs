@@ -98,7 +98,10 @@ impl BusinessDate {
     /// Parses `YYYY-MM-DD`.
     pub fn parse(raw: &str) -> Result<Self, TimestampError> {
         let error = || TimestampError { raw: raw.chars().take(40).collect() };
-        if raw.len() != 10 {
+        // The library reads other spellings too, such as week dates and dates with a zone.
+        let shaped =
+            raw.len() == 10 && raw.bytes().enumerate().all(|(i, b)| if matches!(i, 4 | 7) { b == b'-' } else { b.is_ascii_digit() });
+        if !shaped {
             return Err(error());
         }
         raw.parse::<jiff::civil::Date>().map_err(|_| error())?;
@@ -157,6 +160,8 @@ mod tests {
         }
         assert!(BusinessDate::parse("2026-11-22").is_ok());
         assert!(BusinessDate::parse("2026-13-22").is_err());
-        assert!(BusinessDate::parse("20261122").is_err());
+        for bad in ["20261122", "20261122Z ", "20261122T1", "2026-11-2Z", "+2026-1122", "2026-W47-1"] {
+            assert!(BusinessDate::parse(bad).is_err(), "{bad}");
+        }
     }
 }

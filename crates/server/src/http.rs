@@ -4,6 +4,7 @@ mod admin;
 mod body;
 mod caller;
 mod changes;
+mod credentials;
 mod digests;
 mod drain;
 mod enrol;

@@ -40,6 +40,8 @@ struct Owners {
 
 const STORAGE: &[&str] = &["mstore-store", "mstore-client", "mstore-sync", "mstore-sim"];
 const MQTT_CLIENTS: &[&str] = &["mstore-broker", "mstore-client", "mstore-sync"];
+/// The fuzz targets take the program's configuration in by path, and its arguments with it.
+const COMMAND_LINES: &[&str] = &["mstore-sync", "xtask", "mstore-fuzz"];
 const TERMINAL: &[&str] = &["mstore-sync"];
 
 const OWNERS: &[Owners] = &[
@@ -52,7 +54,7 @@ const OWNERS: &[Owners] = &[
     Owners { library: "axum*", packages: &["mstore-server"], why: "HTTP is the server's edge" },
     Owners { library: "utoipa*", packages: &["mstore-server", "mstore-protocol"], why: "OpenAPI is described where HTTP is served" },
     Owners { library: "reqwest", packages: &["mstore-client", "mstore-sync"], why: "only a device and the command line call over HTTP" },
-    Owners { library: "clap*", packages: &["mstore-sync", "xtask"], why: "libraries take arguments, not command lines" },
+    Owners { library: "clap*", packages: COMMAND_LINES, why: "libraries take arguments, not command lines" },
     Owners { library: "indicatif", packages: TERMINAL, why: "the engine reports, the command line draws" },
     Owners { library: "crossterm", packages: TERMINAL, why: "the engine reports, the command line draws" },
     Owners { library: "uniffi*", packages: &["mstore-ffi"], why: "bindings hold no logic, and logic no bindings" },

@@ -7,6 +7,7 @@ mod dependencies;
 mod golden;
 mod paths;
 mod project;
+mod promises;
 mod purity;
 mod ratchet;
 mod shape;
@@ -50,6 +51,7 @@ const RULES: &[Rule] = &[
     Rule::hard("no-io-no-clock", purity::impurities, "the same input gives the same run, on a till and in the simulator"),
     Rule::hard("machine-words", words::machine_words, "what names one machine is wrong on every other"),
     Rule::hard("golden-parses", golden::unreadable, "every language replays these files"),
+    Rule::hard("named-tests", promises::missing_tests, "a table of tests that do not exist proves nothing"),
     Rule::hard("file-size-median", shape::median_budget, "most files can be read in one sitting"),
     Rule::hard("file-size-p90", shape::p90_budget, "a long file is the exception"),
     Rule::ratcheted("file-too-long", shape::long_files, "nobody reads it whole, so nobody knows what is in it"),

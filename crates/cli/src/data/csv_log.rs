@@ -13,6 +13,10 @@ use crate::failure::Failure;
 /// A pause longer than this is a closed shop; it is replayed as [`CLOSED_AS_S`].
 const CLOSED_AFTER_S: i64 = 20 * 60;
 const CLOSED_AS_S: i64 = 60;
+/// Units on one line: ten times the largest order of the log.
+const UNITS_MAX: i64 = 1_000_000;
+/// Price of one unit, minor units.
+const PRICE_MAX: i64 = 1_000_000_000;
 
 #[derive(Deserialize)]
 struct Line {
@@ -34,12 +38,18 @@ pub(super) fn read(path: &Path) -> Result<Dataset, Failure> {
     } else {
         Box::new(file)
     };
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    parse(reader, &name).map_err(fail)
+}
+
+/// Reads the text of a log; `name` is what it is called in the figures.
+pub(crate) fn parse(reader: impl Read, name: &str) -> Result<Dataset, String> {
     let mut log = Log::default();
     for record in csv::Reader::from_reader(reader).deserialize() {
-        let line: Line = record.map_err(|error| fail(error.to_string()))?;
-        log.push(&line).map_err(fail)?;
+        let line: Line = record.map_err(|error| error.to_string())?;
+        log.push(&line)?;
     }
-    log.finish(path).ok_or_else(|| fail("no sale in it".to_owned()))
+    log.finish(name).ok_or_else(|| "no sale in it".to_owned())
 }
 
 #[derive(Default)]
@@ -58,6 +68,11 @@ impl Log {
             ("return", -1) => InvoiceKind::Return,
             _ => return Ok(()),
         };
+        let units = line
+            .quantity
+            .checked_abs()
+            .filter(|units| *units <= UNITS_MAX)
+            .ok_or_else(|| format!("{} units on one line", line.quantity))?;
         let price = pence(&line.unit_price).ok_or_else(|| format!("{:?} is not a price", line.unit_price))?;
         let minute = minute_of(&line.occurred_at).ok_or_else(|| format!("{:?} is not a time", line.occurred_at))?;
         if price <= 0 {
@@ -74,7 +89,7 @@ impl Log {
         }
         let invoice = self.invoices.last_mut().expect("pushed just now or before");
         if invoice.kind == kind {
-            invoice.lines.push(InvoiceLine { product, units: line.quantity.abs(), unit_price: price });
+            invoice.lines.push(InvoiceLine { product, units, unit_price: price });
         }
         Ok(())
     }
@@ -88,21 +103,24 @@ impl Log {
         })
     }
 
-    fn finish(mut self, path: &Path) -> Option<Dataset> {
+    fn finish(mut self, name: &str) -> Option<Dataset> {
         self.invoices.retain(|invoice| !invoice.lines.is_empty());
-        let name = path.file_name()?.to_string_lossy().into_owned();
         let source = format!("{name}: {} receipts, {} products", self.invoices.len(), self.catalogue.len());
         let currency = Currency::parse("GBP").ok()?;
         (!self.invoices.is_empty()).then_some(Dataset { source, currency, catalogue: self.catalogue, invoices: self.invoices })
     }
 }
 
-/// Pence from pounds with up to three decimals; the third is rounded half up.
+/// Pence from pounds with up to three decimals; the third is rounded half up. At most [`PRICE_MAX`].
 fn pence(text: &str) -> Option<i64> {
     let (sign, digits) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     let (whole, places) = digits.split_once('.').unwrap_or((digits, ""));
-    let thousandths: i64 = format!("{:0<3}", places.get(..places.len().min(3))?).parse().ok()?;
-    Some(sign * (whole.parse::<i64>().ok()?.checked_mul(1000)?.checked_add(thousandths)? + 5) / 10)
+    if !whole.bytes().chain(places.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths: i64 = format!("{places:0<3}")[..3].parse().ok()?;
+    let pence = (whole.parse::<i64>().ok()?.checked_mul(1000)?.checked_add(thousandths)?.checked_add(5)?) / 10;
+    (pence <= PRICE_MAX).then_some(sign * pence)
 }
 
 /// Minutes since an arbitrary origin, of `2010-12-01T08:26:00`; good for differences.
@@ -133,6 +151,26 @@ mod tests {
             "the night is skipped"
         );
         assert_eq!(data.invoices[0].lines[1].unit_price, 256);
+    }
+
+    #[test]
+    fn prices_have_one_reading_and_a_limit() {
+        for (text, expected) in [("2.55", Some(255)), ("2.555", Some(256)), ("-1", Some(-100)), ("0", Some(0)), ("3.14159", Some(314))] {
+            assert_eq!(pence(text), expected, "{text}");
+        }
+        for bad in ["", "--5", "+5", "5.-5", "5.+1", "1e3", "10000001", "9223372036854775.807", "9223372036854775807", "5,0", "٣"] {
+            assert_eq!(pence(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_quantity_that_no_shop_sells_is_refused() {
+        let head = "seq,invoice_no,line_no,kind,stock_code,description,quantity,unit_price,occurred_at,country";
+        for quantity in ["-9223372036854775808", "9223372036854775807", "1000001"] {
+            let kind = if quantity.starts_with('-') { "return" } else { "sale" };
+            let line = format!("{head}\n1,1,1,{kind},X,LAMP,{quantity},2.55,2010-12-01T08:26:00,UK\n");
+            assert!(parse(line.as_bytes(), "x").unwrap_err().contains("units on one line"), "{quantity}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Receipts to replay: a real log from a file, or a deterministic generator of the same shape.
 
-mod csv_log;
+pub(crate) mod csv_log;
 mod generator;
 
 use std::path::Path;

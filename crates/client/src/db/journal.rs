@@ -89,6 +89,15 @@ impl LocalDb {
         self.queue()
     }
 
+    /// Accepted operations whose commit was not shown wait for a verdict again: a new session does not know what number they were given, and
+    /// so could not tell that the server has lost them.
+    pub(crate) fn queue_unshown(&mut self) -> Result<(), DbError> {
+        Self::transaction(&self.conn, |conn| {
+            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted' AND shown = 0 AND elsewhere = 0", [])?;
+            Ok::<_, DbError>(())
+        })
+    }
+
     /// Whether an operation that had its verdict waits for one again.
     pub(super) fn has_requeued(&self) -> rusqlite::Result<bool> {
         let mut find = self.conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM operation WHERE state = 'queued' AND seq IS NOT NULL)")?;

@@ -281,6 +281,21 @@ fn a_range_is_repaired_even_when_text_and_sum_were_altered() {
 }
 
 #[test]
+fn after_a_start_an_accepted_operation_that_was_not_shown_waits_for_a_verdict_again() {
+    let mut till = Till::with_tea("41");
+    let (first, second) = (till.sell(1, "2"), till.sell(2, "1"));
+    till.verdict(first, VerdictStatus::Accepted, Some(2));
+    till.verdict(second, VerdictStatus::Accepted, Some(3));
+    till.db.apply(&[commit(2, &[first], &tea("39"))]).unwrap();
+    till.db.queue_unshown().unwrap();
+    let queue = till.db.queue().unwrap();
+    assert_eq!(queue.iter().map(|operation| operation.id).collect::<Vec<_>>(), [second], "the first is in the stream");
+    assert_eq!(till.stock(), "38 of 39", "it stays in the overlay");
+    till.verdict(second, VerdictStatus::Duplicate, Some(3));
+    assert!(till.db.queue().unwrap().is_empty());
+}
+
+#[test]
 fn accepted_operations_wait_again_when_the_server_was_renumbered_and_old_ones_are_forgotten() {
     let mut till = Till::with_tea("41");
     let sale = till.sell(1, "2");

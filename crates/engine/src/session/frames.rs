@@ -115,7 +115,8 @@ impl Session {
         } else if head.seq > cursor.seq {
             match head.pull_within_ms {
                 Some(within) => {
-                    let due = now + self.dice.up_to(within);
+                    // A head that allows more time than a poll would take is not believed.
+                    let due = now + self.dice.up_to(within.min(self.config.poll_interval_ms));
                     self.want(due, Reason::Pull, Some(head.seq));
                 }
                 None => self.want(now + self.config.reorder_window_ms, Reason::HeadAhead, Some(head.seq)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mstore_protocol::{Code, Collection, Cursor, Digest, Head};
+use mstore_protocol::{Code, Collection, Cursor, Digest, Head, Seq};
 
 use super::Session;
 use crate::{
@@ -70,6 +70,10 @@ pub(super) struct Pull {
     mqtt_down: bool,
     poll_interval_ms: u64,
     poll_at: Moment,
+    /// When the call was begun that runs now.
+    asked_at: Moment,
+    /// The highest number that a verdict had given by then.
+    promised: Option<Seq>,
 }
 
 impl Pull {
@@ -93,6 +97,8 @@ impl Pull {
             mqtt_down: false,
             poll_interval_ms,
             poll_at: now + poll_interval_ms,
+            asked_at: now,
+            promised: None,
         }
     }
 
@@ -268,6 +274,8 @@ impl Session {
 
     fn begin(&mut self, ask: Ask) {
         assert!(self.pull.running.is_none(), "two calls of /changes at once");
+        self.pull.asked_at = self.last_now;
+        self.pull.promised = self.upload.promised();
         self.pull.running = Some(Running::Changes(ask.clone()));
         self.effects.push_back(Effect::CatchUp(ask));
     }
@@ -288,6 +296,7 @@ impl Session {
                 }
                 // Frames may have moved the cursor on while the answer was on its way: it holds for what was asked.
                 if ask.after == self.cursor {
+                    ask.after.into_iter().for_each(|at| self.compare_with_end(at));
                     self.confirm(now);
                     self.advance(now);
                 }
@@ -316,6 +325,9 @@ impl Session {
     fn complete(&mut self, now: Moment, ask: &Ask, to: Cursor, digests: Digests) {
         self.pull.resume = None;
         let snapshot = self.pull.staged_is_snapshot;
+        if !snapshot {
+            self.compare_with_end(to);
+        }
         let behind = self.cursor.is_some_and(|cursor| cursor.epoch == to.epoch && to.seq < cursor.seq);
         let stale = behind && snapshot && self.config.planted.has(Mutation::StaleSnapshotEnd);
         let (to, behind) = if stale { (self.cursor.unwrap_or(to), false) } else { (to, behind) };
@@ -356,6 +368,15 @@ impl Session {
         self.look_at_head(now);
     }
 
+    /// An answer that is no snapshot ends where the server was: what it does not have there although it once did, a restore took from it.
+    fn compare_with_end(&mut self, to: Cursor) {
+        self.buffer.drop_disowned(to, self.pull.asked_at);
+        if self.pull.promised.take().is_some_and(|promised| promised > to.seq) {
+            self.upload.forget_promises();
+            self.effects.push_back(Effect::Requeue);
+        }
+    }
+
     /// The cursor is another one from here on.
     fn move_to(&mut self, now: Moment, to: Cursor, renumbered: bool) {
         self.cursor = Some(to);
@@ -365,6 +386,7 @@ impl Session {
         self.head = self.head.take().filter(|(head, _)| head.epoch == to.epoch);
         if renumbered {
             self.counters.renumberings += 1;
+            self.upload.forget_promises();
             if !self.config.planted.has(Mutation::ForgetReplay) {
                 self.effects.push_back(Effect::Requeue);
             }

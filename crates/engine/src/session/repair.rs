@@ -5,6 +5,7 @@ use mstore_protocol::{Collection, Cursor};
 use super::Session;
 use crate::{
     Moment,
+    backoff::patience,
     effect::{Effect, Reason},
     input::Fault,
 };
@@ -120,7 +121,7 @@ impl Session {
 
     fn repair_later(&mut self, now: Moment, collection: Collection, fault: Fault) {
         let wait = RETRY_MS * u64::from(self.repair.attempts.max(1)) + self.dice.up_to(RETRY_MS);
-        self.repair.step = Step::Waiting { due: now + fault.retry_after_ms.unwrap_or(0).max(wait), collection };
+        self.repair.step = Step::Waiting { due: now + fault.retry_after_ms.map_or(0, patience).max(wait), collection };
     }
 
     pub(super) fn rows_fetched(&mut self, now: Moment, result: Result<Cursor, Fault>) {

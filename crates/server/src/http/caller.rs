@@ -9,7 +9,7 @@ use axum::{
 use mstore_protocol::{BranchKey, Code};
 use mstore_store::DeviceRecord;
 
-use super::{App, problem::Refusal};
+use super::{App, credentials::Credentials, problem::Refusal};
 use crate::auth::LoginError;
 
 enum Caller {
@@ -22,14 +22,10 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Refusal> {
         return Err(Refusal::new(Code::CredentialsMissing, "there is no Authorization header"));
     };
     let refused = |why: &str| Refusal::new(Code::CredentialsRefused, why);
-    let text = value.to_str().map_err(|_| refused("the Authorization header is not plain text"))?;
-    let (scheme, secret) = text.split_once(' ').ok_or_else(|| refused("the Authorization header is not `Bearer …`"))?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(refused("the Authorization scheme is not Bearer"));
-    }
-    let Some((device, token)) = secret.trim().split_once(':') else {
-        let admin = app.config.secrets.admin_token.matches(secret.trim());
-        return if admin { Ok(Caller::Admin) } else { Err(refused("this is neither <device_id>:<token> nor the admin token")) };
+    let (device, token) = match Credentials::parse(value.as_bytes()).map_err(refused)? {
+        Credentials::Device { device, token } => (device, token),
+        Credentials::Admin(token) if app.config.secrets.admin_token.matches(token) => return Ok(Caller::Admin),
+        Credentials::Admin(_) => return Err(refused("this is neither <device_id>:<token> nor the admin token")),
     };
     match app.directory.login(device, token.as_bytes()).await {
         Ok(record) => Ok(Caller::Device(record)),

@@ -1,7 +1,7 @@
 //! `POST /v1/devices/self/report`: how a device is doing, so that no till is stale in silence.
 
 use axum::{extract, http::StatusCode};
-use mstore_protocol::{DeviceReport, Problem};
+use mstore_protocol::{Code, DeviceReport, Problem, limits::REPORT_BYTES_MAX};
 use mstore_store::DeviceChange;
 
 use super::{State, body::Json, caller::Device, problem::Refusal};
@@ -30,7 +30,11 @@ pub(crate) async fn report(
         dead_letters = report.dead_letters,
         "device reported"
     );
-    let report = serde_json::to_value(&report).map_err(|error| Refusal::internal("a report could not be kept", &error))?;
+    let text = serde_json::to_string(&report).map_err(|error| Refusal::internal("a report could not be kept", &error))?;
+    if text.len() > REPORT_BYTES_MAX {
+        return Err(Refusal::new(Code::BodyTooLarge, format!("a report of {} bytes; at most {REPORT_BYTES_MAX}", text.len())));
+    }
+    let report = serde_json::from_str(&text).map_err(|error| Refusal::internal("a report could not be kept", &error))?;
     app.directory.change(&record.device, DeviceChange::Report(report)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

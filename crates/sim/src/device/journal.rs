@@ -99,6 +99,12 @@ impl Db {
         }
     }
 
+    /// What has a verdict but was not shown waits for one again: a new session does not know what number it was given.
+    pub(super) fn queue_unshown(&mut self) {
+        let unshown = |entry: &&mut Entry| entry.state == State::Accepted && !entry.shown && !entry.elsewhere;
+        self.journal.iter_mut().filter(unshown).for_each(|entry| entry.state = State::Queued);
+    }
+
     pub(super) fn settle_elsewhere(&mut self) {
         for entry in self.journal.iter_mut().filter(|entry| entry.state == State::Accepted) {
             entry.elsewhere = true;

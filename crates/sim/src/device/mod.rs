@@ -93,6 +93,7 @@ impl Device {
     pub(crate) fn start(&mut self, now: u64, seed: u64) {
         self.is_on = true;
         self.zero_ms = None;
+        self.db.queue_unshown();
         self.session = session(now, seed, self.bug, &self.db);
     }
 
