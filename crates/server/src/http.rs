@@ -4,6 +4,7 @@ mod admin;
 mod body;
 mod caller;
 mod changes;
+mod dead_letters;
 mod digests;
 mod drain;
 mod enrol;
