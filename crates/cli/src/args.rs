@@ -1,8 +1,11 @@
 //! The command line: names, defaults and help of every command. No behaviour.
 
+mod desk;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use desk::{Arrival, Letter, LetterAction, StockAction, StockArgs, Where};
 use mstore_protocol::Profile;
 
 /// Keeps a shop's tills true: changes in milliseconds, sales exactly once.
@@ -26,6 +29,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Add, list, rotate, revoke, move or run a till.
     Device(DeviceArgs),
+    /// The books of the stock: exceptions, goods in transit.
+    Stock(StockArgs),
     /// Watch what is published, live and decoded.
     Tail(TailArgs),
     /// Make something happen: a price change, a stock movement, a whole shop.
@@ -205,6 +210,33 @@ pub(crate) enum DeviceAction {
         branch: String,
         #[command(flatten)]
         admin: AdminArgs,
+    },
+    /// Rejected operations, of a till's own database or of the server: list, retry, edit, discard.
+    DeadLetters {
+        #[command(subcommand)]
+        action: LetterAction,
+    },
+    /// Write a till's journal into a file that the server accepts.
+    Export {
+        /// The till's local database.
+        #[arg(long, default_value = "./till.db")]
+        db: PathBuf,
+        /// The file to write.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Give the server a journal file of a till that cannot reach it. Twice, or beside the till's own upload, does no harm.
+    HandIn {
+        /// The file that `device export` wrote.
+        file: PathBuf,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Delete a till's database; refused while it holds work that is neither sent nor exported.
+    Wipe {
+        /// The till's local database.
+        #[arg(long)]
+        db: PathBuf,
     },
     /// Be a till on this terminal: live stock, state, staleness, queue; a line of input sells something.
     Run(RunArgs),

@@ -16,6 +16,7 @@ mod logging;
 mod serve;
 mod server_process;
 mod shop;
+mod stock;
 mod table;
 mod tail;
 mod trigger;
@@ -60,6 +61,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Device(args) => device::run(args).await,
+        Command::Stock(args) => stock::run(args).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Trigger(args) => trigger::run(args).await,
         Command::Verify(args) => verify::run(args).await,

@@ -1,5 +1,7 @@
 //! The public face of a device's sync.
 
+mod dead_letters;
+
 use std::{
     path::Path,
     sync::{Arc, Mutex, atomic::AtomicI64},
@@ -12,10 +14,11 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::{
     chance::Chance,
-    db::{self, DbError, LocalDb, NewOperation},
+    db::{self, DbError, Journalled, LocalDb, NewOperation},
     driver::{Command, Driver, with_db},
     error::{CommitError, NotDrained, OpenError},
     http::{self, Api},
+    journal::checked,
     mqtt::{BrokerAddress, CLOSE_TIMEOUT},
     options::Options,
     sale::{self, Committed, NewReceipt},
@@ -23,6 +26,8 @@ use crate::{
     stats::{AppliedCommit, Freshness, Stats},
     views::{InventoryItem, Product, Query, Transaction},
 };
+
+pub use dead_letters::NotWiped;
 
 /// Applied commits that a slow listener may be behind before it misses some.
 const APPLIED_MAX: usize = 1_024;
@@ -37,6 +42,12 @@ pub struct DeadLetter {
     pub code: Option<Code>,
     /// The same for people.
     pub detail: Option<String>,
+}
+
+impl From<Journalled> for DeadLetter {
+    fn from(held: Journalled) -> Self {
+        Self { operation: held.operation, code: held.code, detail: held.detail }
+    }
 }
 
 /// A device's synced copy of its branch, and its journal of operations.
@@ -248,52 +259,11 @@ impl Client {
     ) -> Result<Committed, CommitError> {
         let id = OperationId::from_parts(wall(), rand::random());
         let new = NewOperation { id, occurred_at, replaces };
-        let check = |operation: &Operation| {
-            let text = serde_json::to_string(operation).expect("an operation is always JSON");
-            Ok::<_, CommitError>(Operation::parse(&text)?.1)
-        };
         // Always on a thread that may wait: it ends with an fsync.
-        let operation = with_db(&self.shared.db, true, move |db| db.commit(&new, make, check)).await?;
+        let operation = with_db(&self.shared.db, true, move |db| db.commit(&new, make, checked)).await?;
         held(&self.shared.fresh).push_back(QueuedOperation { id, at: occurred_at });
         self.shared.fresh_wake.notify_one();
-        Ok(committed(&operation))
-    }
-
-    /// Rejected operations that somebody must look at: correct, retry or discard them.
-    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, DbError> {
-        let letters = with_db(&self.shared.db, true, |db| db.dead_letters()).await?;
-        Ok(letters.into_iter().map(|held| DeadLetter { operation: held.operation, code: held.code, detail: held.detail }).collect())
-    }
-
-    /// Sends a rejected operation again as it was, under a new id that names the old one.
-    pub async fn retry(&self, id: OperationId) -> Result<Committed, CommitError> {
-        let old = self.rejected(id).await?;
-        let committed = self.write(old.occurred_at, Some(id), move |_, _| Ok(old.kind)).await?;
-        self.recount().await;
-        Ok(committed)
-    }
-
-    /// Sends something else in the place of a rejected operation.
-    pub async fn edit(&self, id: OperationId, kind: OperationKind) -> Result<Committed, CommitError> {
-        let old = self.rejected(id).await?;
-        let committed = self.write(old.occurred_at, Some(id), move |_, _| Ok(kind)).await?;
-        self.recount().await;
-        Ok(committed)
-    }
-
-    /// Gives a rejected operation up. The journal keeps it for the record.
-    pub async fn discard(&self, id: OperationId) -> Result<(), CommitError> {
-        let done = with_db(&self.shared.db, true, move |db| db.discard(id)).await?;
-        self.recount().await;
-        if done { Ok(()) } else { Err(CommitError::NotRejected { id }) }
-    }
-
-    async fn rejected(&self, id: OperationId) -> Result<Operation, CommitError> {
-        with_db(&self.shared.db, true, move |db| db.dead_letter(id)).await?.ok_or(CommitError::NotRejected { id })
-    }
-
-    async fn recount(&self) {
-        self.tell(Command::DeadLetters).await;
+        Ok(Committed::of(&operation))
     }
 
     // ---- sync ----
@@ -418,20 +388,6 @@ fn first_status(known: &Known, dead_letters: u64) -> (watch::Sender<Status>, bro
 fn make_api(shared: &Shared, server_url: &str, enrolment: &Enrolment, options: &Options, seed: u64) -> Result<Api, OpenError> {
     let chance = Chance::new(options.faults, seed ^ 0x5bd1_e995);
     Api::new(http::http_client(server_url)?, server_url, enrolment, shared.online.subscribe(), chance, Arc::clone(&shared.stats))
-}
-
-fn committed(operation: &Operation) -> Committed {
-    let receipt = match &operation.kind {
-        OperationKind::Sale(receipt) | OperationKind::Return(receipt) => Some(receipt),
-        OperationKind::Receive(_) | OperationKind::Adjust(_) | OperationKind::Count(_) | OperationKind::Transfer(_) => None,
-    };
-    Committed {
-        id: operation.id,
-        device_seq: operation.device_seq,
-        receipt_no: receipt.map(|receipt| receipt.receipt_no.clone()),
-        total: receipt.map(|receipt| receipt.total),
-        occurred_at: operation.occurred_at,
-    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -3,6 +3,8 @@
 //! It decides nothing about sync and knows no network.
 
 mod apply;
+mod dead_letters;
+mod export;
 mod journal;
 mod read;
 mod repair;
@@ -19,11 +21,17 @@ use rusqlite_migration::{M, Migrations};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use apply::{Applied, ApplyError};
+pub(crate) use dead_letters::Journalled;
+pub(crate) use export::{Export, Unsaved};
 pub(crate) use journal::NewOperation;
 pub(crate) use read::Reader;
 
 /// Migrations only grow.
-const MIGRATIONS: &[M<'_>] = &[M::up(include_str!("../migrations/0001_device.sql")), M::up(include_str!("../migrations/0002_moved.sql"))];
+const MIGRATIONS: &[M<'_>] = &[
+    M::up(include_str!("../migrations/0001_device.sql")),
+    M::up(include_str!("../migrations/0002_moved.sql")),
+    M::up(include_str!("../migrations/0003_dead_letters.sql")),
+];
 
 /// The local database failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +42,12 @@ pub enum DbError {
     /// The file was made by a newer client, or is damaged.
     #[error("the local database cannot be brought to this version: {0}")]
     Migration(#[from] rusqlite_migration::Error),
+    /// An operation was to take the place of one that is not, or no longer, rejected.
+    #[error("{id} is not among the rejected operations")]
+    NotRejected {
+        /// Which.
+        id: OperationId,
+    },
     /// Something in it is not what this client wrote.
     #[error("the local database holds {what} that cannot be read: {detail}")]
     Damaged {
@@ -152,7 +166,12 @@ impl LocalDb {
     /// leaves them with a server that may have forgotten them.
     fn if_renumbered(conn: &Connection, from: Option<Cursor>, to: Cursor, snapshot: bool) -> rusqlite::Result<()> {
         if from.is_some_and(|from| snapshot || from.epoch != to.epoch) {
-            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted' AND elsewhere = 0", [])?;
+            conn.execute(
+                "UPDATE operation SET state = 'queued' WHERE (state = 'accepted' OR (state = 'replaced' AND by_operator = 1)) AND elsewhere = 0",
+                [],
+            )?;
+            // It may have forgotten the decisions about rejected ones, too.
+            conn.execute("UPDATE operation SET told = 0 WHERE state IN ('replaced', 'discarded') AND elsewhere = 0", [])?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The task that carries out what the engine decides: MQTT, HTTP and the local database on one side, the session on the other.
 
+mod dead_letters;
 mod effects;
 mod report;
 
@@ -46,6 +47,8 @@ enum Done {
     Compared(Result<Vec<u8>, Fault>),
     Rows(Result<(Cursor, Vec<(Row, u64)>), Fault>),
     Uploaded(UploadOutcome),
+    /// Whether the server was told what was decided here, and heard.
+    Settled(bool),
     Reported,
 }
 
@@ -85,6 +88,8 @@ pub(crate) struct Driver {
     counters: Counters,
     report_at: Option<Instant>,
     reporting: bool,
+    settling: bool,
+    clock_kept_ms: i64,
     closing: Option<oneshot::Sender<()>>,
     dirty: bool,
     recount: bool,
@@ -153,6 +158,8 @@ impl Driver {
             clock: ServerClock::default(),
             counters: Counters::default(),
             reporting: false,
+            settling: false,
+            clock_kept_ms: 0,
             closing: None,
             dirty: false,
             recount: false,
@@ -268,7 +275,10 @@ impl Driver {
                 self.report_if_due();
             }
             Some(Command::Online(online)) => self.switch(online),
-            Some(Command::DeadLetters) => self.recount = true,
+            Some(Command::DeadLetters) => {
+                self.recount = true;
+                self.settle_dead_letters();
+            }
             Some(Command::Credentials(enrolment, api)) => {
                 self.enrolment = *enrolment;
                 self.api = api;
@@ -351,6 +361,11 @@ impl Driver {
             }
             Done::Rows(Err(fault)) => Input::RowsFetched(Err(fault)),
             Done::Uploaded(outcome) => Input::Uploaded(outcome),
+            Done::Settled(heard) => {
+                self.settling = false;
+                self.recount |= heard;
+                return;
+            }
             Done::Reported => return,
         };
         self.inputs.push_back(input);

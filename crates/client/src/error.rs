@@ -1,5 +1,7 @@
 //! What can go wrong, one narrow enum per kind of call.
 
+use std::path::PathBuf;
+
 use mstore_protocol::{BranchId, Code, OperationError, OperationId, Problem};
 
 pub use crate::db::DbError;
@@ -99,6 +101,12 @@ pub enum CommitError {
         /// Which.
         id: OperationId,
     },
+    /// Retry or edit of something that was replaced or discarded before, at the server for one: sending it again would double it.
+    #[error("{id} came after the decision about the operation that it replaces; it can only be discarded")]
+    AlreadyDecided {
+        /// Which.
+        id: OperationId,
+    },
     /// Not on disk: do not hand over the goods.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -113,6 +121,7 @@ impl CommitError {
         match self {
             Self::Refused { code, .. } => Some(*code),
             Self::NoLines => Some(Code::MalformedOperation),
+            Self::AlreadyDecided { .. } => Some(Code::AlreadyDecided),
             Self::NoPrice { .. } | Self::NotRejected { .. } | Self::Db(_) | Self::Closed => None,
         }
     }
@@ -122,6 +131,51 @@ impl From<OperationError> for CommitError {
     fn from(error: OperationError) -> Self {
         Self::Refused { code: error.code, detail: error.detail }
     }
+}
+
+/// The journal is not in a file.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// There is no enrolment in this database, so nobody's journal.
+    #[error("this device is not enrolled; it has no journal")]
+    NotEnrolled,
+    /// The file cannot be written.
+    #[error("{path} cannot be written: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The local database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// The database is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum WipeError {
+    /// Something in it is nowhere else.
+    #[error(
+        "{waiting} operations are not sent and {rejected} rejected ones are not decided about; send and settle them, or export the journal first"
+    )]
+    UnsentWork {
+        /// Without a verdict.
+        waiting: u64,
+        /// Rejected, and nobody has decided about it.
+        rejected: u64,
+    },
+    /// It is empty, but a file cannot be removed.
+    #[error("{path} cannot be removed: {source}; it is empty")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The local database.
+    #[error(transparent)]
+    Db(#[from] DbError),
 }
 
 /// The queue did not empty in time.

@@ -1,5 +1,7 @@
 //! The HTTP calls of a device, and what each answer means for the engine.
 
+mod dead_letters;
+
 use std::{
     io::Write as _,
     sync::{Arc, Mutex},
@@ -329,7 +331,7 @@ impl Api {
                     (401, code) => UploadOutcome::Refused(code.unwrap_or(Code::CredentialsRefused)),
                     (403 | 404, Some(code)) => UploadOutcome::Refused(code),
                     (413, code) => UploadOutcome::Rejected(code.unwrap_or(Code::BodyTooLarge)),
-                    (_, code) => UploadOutcome::Rejected(code.unwrap_or(Code::Unknown)),
+                    (_, code) => UploadOutcome::Rejected(code.unwrap_or(Code::PathRefused)),
                 }
             }
         }

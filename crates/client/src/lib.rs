@@ -22,6 +22,7 @@ mod db;
 mod driver;
 mod error;
 mod http;
+mod journal;
 mod mqtt;
 mod options;
 mod sale;
@@ -30,8 +31,9 @@ mod staged;
 mod stats;
 mod views;
 
-pub use client::{Client, DeadLetter};
-pub use error::{CommitError, DbError, NotDrained, OpenError};
+pub use client::{Client, DeadLetter, NotWiped};
+pub use error::{CommitError, DbError, ExportError, NotDrained, OpenError, WipeError};
+pub use journal::{Exported, Journal};
 pub use mstore_engine::Counters;
 pub use mstore_protocol::{
     Collection, Cursor, DeviceState, Digest, Enrolment, Money, OperationId, OperationKind, Profile, Quantity, StockAct, StockTarget,

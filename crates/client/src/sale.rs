@@ -1,6 +1,6 @@
 //! Receipts as an app gives them, completed from the local catalogue.
 
-use mstore_protocol::{BusinessDate, Money, OperationId, Quantity, Receipt, ReceiptLine, Row, Tender, Timestamp};
+use mstore_protocol::{BusinessDate, Money, Operation, OperationId, OperationKind, Quantity, Receipt, ReceiptLine, Row, Tender, Timestamp};
 
 use crate::error::CommitError;
 
@@ -54,6 +54,23 @@ pub struct Committed {
     pub total: Option<Money>,
     /// When it happened, by the device's clock.
     pub occurred_at: Timestamp,
+}
+
+impl Committed {
+    /// Of an operation in the journal.
+    pub(crate) fn of(operation: &Operation) -> Self {
+        let receipt = match &operation.kind {
+            OperationKind::Sale(receipt) | OperationKind::Return(receipt) => Some(receipt),
+            OperationKind::Receive(_) | OperationKind::Adjust(_) | OperationKind::Count(_) | OperationKind::Transfer(_) => None,
+        };
+        Self {
+            id: operation.id,
+            device_seq: operation.device_seq,
+            receipt_no: receipt.map(|receipt| receipt.receipt_no.clone()),
+            total: receipt.map(|receipt| receipt.total),
+            occurred_at: operation.occurred_at,
+        }
+    }
 }
 
 /// Completes a receipt.

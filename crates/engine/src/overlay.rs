@@ -52,6 +52,7 @@ fn receipt_effects(receipt: &mstore_protocol::Receipt, sign: i64, product: &mut 
             change: StockChange::Delta(Quantity::from_milli(moved)),
         });
         for (item_id, per_unit) in product(&line.product_id).map_or_else(Vec::new, |row| recipe_of(&row)) {
+            // Rounded as the server rounds it, or the figure would jump by a thousandth when the sale comes back.
             let used = consumption(Quantity::from_milli(moved), per_unit);
             effects.push(StockEffect { target: StockTarget::Inventory, item_id, change: StockChange::Delta(used) });
         }

@@ -202,6 +202,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn decimals_do_not_drift(steps in prop::collection::vec(-5_000_000i64..5_000_000, 1..200), sold in -9_999i64..9_999, per_unit in 1i64..9_999) {
+            // Each step goes over the wire as text, as it does between a till and the ledger.
+            let over_the_wire = |quantity: Quantity| Quantity::parse(&quantity.to_string()).unwrap();
+            let sum = steps.iter().fold(Quantity::ZERO, |sum, step| over_the_wire(sum + over_the_wire(Quantity::from_milli(*step))));
+            prop_assert_eq!(sum.as_milli(), steps.iter().sum::<i64>());
+            let undone = steps.iter().rev().fold(sum, |sum, step| sum - Quantity::from_milli(*step));
+            prop_assert_eq!(undone, Quantity::ZERO);
+            let (sold, per_unit) = (Quantity::from_milli(sold), Quantity::from_milli(per_unit));
+            prop_assert_eq!(consumption(sold, per_unit) + consumption(-sold, per_unit), Quantity::ZERO, "a return gives back what the sale took");
+        }
+
         /// In whatever order the movements of one item arrive, the sum of effects is the rule applied to all of them.
         #[test]
         fn the_order_of_arrival_does_not_matter(moves in proptest::collection::vec((any::<bool>(), 0i64..50), 1..30), order in any::<u64>()) {

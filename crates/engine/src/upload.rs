@@ -152,14 +152,15 @@ impl UploadQueue {
     fn answered(&mut self, now: Moment, dice: &mut Dice, batch: Vec<QueuedOperation>, verdicts: Vec<Verdict>) -> Option<Effect> {
         self.blocked = None;
         self.refused.reset();
-        let judged: BTreeSet<String> = verdicts.iter().map(|verdict| verdict.id.clone()).collect();
-        let (known, forgotten): (Vec<_>, Vec<_>) = batch.into_iter().partition(|operation| judged.contains(&operation.id.to_string()));
+        let mut verdicts = matched(&batch, verdicts);
+        let (known, forgotten): (Vec<_>, Vec<_>) = batch.into_iter().partition(|operation| verdicts.contains_key(&operation.id));
         if forgotten.is_empty() {
             self.retry.reset();
         } else {
-            // A server that answers for some only: the rest goes again, later.
+            // A server that answers for some only: the others go again, later and alone.
             self.retry_at = Some(now + self.retry.next_ms(dice, None));
         }
+        let before = self.answered;
         for operation in &known {
             self.suspects.remove(&operation.id);
         }
@@ -167,11 +168,13 @@ impl UploadQueue {
             self.answered += 1;
             self.limit = (self.limit * 2).min(OPERATIONS_PER_UPLOAD_MAX);
         }
-        let own: BTreeSet<String> = known.iter().map(|operation| operation.id.to_string()).collect();
-        self.put_back(forgotten);
-        let verdicts: Vec<Verdict> = verdicts.into_iter().filter(|verdict| own.contains(&verdict.id)).collect();
-        self.promised = self.promised.max(verdicts.iter().filter_map(|verdict| verdict.seq).max());
-        (!verdicts.is_empty()).then_some(Effect::Settle(verdicts))
+        for operation in forgotten {
+            if let Some(verdict) = self.suspect(operation, before, Code::NoVerdict) {
+                verdicts.insert(operation.id, verdict);
+            }
+        }
+        self.promised = self.promised.max(verdicts.values().filter_map(|verdict| verdict.seq).max());
+        (!verdicts.is_empty()).then(|| Effect::Settle(verdicts.into_values().collect()))
     }
 
     /// Halve; a lone operation waits at the end of the queue until another has got through, and is given up only then.
@@ -182,21 +185,49 @@ impl UploadQueue {
             return None;
         }
         let operation = batch.into_iter().next().expect("an upload holds at least one operation");
-        let before = self.suspects.insert(operation.id, self.answered);
-        if before.is_some_and(|answered| answered < self.answered) {
-            self.suspects.remove(&operation.id);
-            return Some(Effect::Settle(vec![given_up(operation.id, code)]));
-        }
-        self.waiting.push_back(operation);
-        if self.path_refuses() {
+        let verdict = self.suspect(operation, self.answered, code);
+        if verdict.is_none() && self.path_refuses() {
             self.retry_at = Some(now + self.retry.next_ms(dice, None));
         }
+        verdict.map(|verdict| Effect::Settle(vec![verdict]))
+    }
+
+    /// It got nowhere when `answered` uploads had an answer: it waits at the end of the queue, and is given up if others got through since the time before.
+    fn suspect(&mut self, operation: QueuedOperation, answered: u64, code: Code) -> Option<Verdict> {
+        let before = self.suspects.insert(operation.id, answered);
+        if before.is_some_and(|before| before < self.answered) {
+            self.suspects.remove(&operation.id);
+            return Some(given_up(operation.id, code));
+        }
+        self.waiting.push_back(operation);
         None
     }
 }
 
+/// The verdicts by operation. One that names no operation of the upload belongs to the operation in its place, if there are as many of both: what is damaged beyond
+/// having an id is answered, too.
+fn matched(batch: &[QueuedOperation], verdicts: Vec<Verdict>) -> BTreeMap<OperationId, Verdict> {
+    let own: BTreeSet<OperationId> = batch.iter().map(|operation| operation.id).collect();
+    let named = |verdict: &Verdict| OperationId::parse(&verdict.id).filter(|id| own.contains(id));
+    let mut by_id: BTreeMap<OperationId, Verdict> =
+        verdicts.iter().filter_map(|verdict| Some((named(verdict)?, verdict.clone()))).collect();
+    if verdicts.len() == batch.len() {
+        for (operation, verdict) in batch.iter().zip(&verdicts) {
+            // Only a rejection: nothing is believed to be accepted that the answer does not name.
+            if named(verdict).is_none() && verdict.status == VerdictStatus::Rejected {
+                by_id.entry(operation.id).or_insert_with(|| Verdict { id: operation.id.to_string(), ..verdict.clone() });
+            }
+        }
+    }
+    by_id
+}
+
 fn given_up(id: OperationId, code: Code) -> Verdict {
-    let detail = "refused on its way whenever it was sent, while others got through; nothing of it was recorded by the server";
+    let detail = if code == Code::NoVerdict {
+        "the server answered without a verdict for it whenever it was sent, while others got theirs"
+    } else {
+        "refused on its way whenever it was sent, while others got through"
+    };
     Verdict { id: id.to_string(), status: VerdictStatus::Rejected, seq: None, code: Some(code), detail: Some(detail.into()) }
 }
 
@@ -258,6 +289,45 @@ mod tests {
     fn a_lone_operation_is_never_given_up_while_nothing_else_got_through() {
         let (_, settled, queue) = check(1, 200, |_| UploadOutcome::Rejected(Code::MalformedRequest));
         assert!(settled.is_empty() && queue.depth() == 1);
+    }
+
+    #[test]
+    fn a_rejection_without_an_id_belongs_to_the_operation_in_its_place() {
+        let nameless = |ids: &[OperationId]| {
+            let UploadOutcome::Answered(mut verdicts) = accept(ids) else { panic!() };
+            for verdict in verdicts.iter_mut().filter(|verdict| verdict.id == id(1).to_string()) {
+                *verdict = Verdict { id: String::new(), ..given_up(id(1), Code::MalformedOperation) };
+            }
+            UploadOutcome::Answered(verdicts)
+        };
+        let (sizes, settled, queue) = check(3, 99, nameless);
+        assert_eq!((sizes, settled.len(), queue.depth()), (vec![3], 3, 0));
+        let rejected: Vec<_> = settled.iter().filter(|verdict| verdict.status == VerdictStatus::Rejected).collect();
+        assert_eq!((rejected.len(), &rejected[0].id, rejected[0].code), (1, &id(1).to_string(), Some(Code::MalformedOperation)));
+    }
+
+    #[test]
+    fn an_acceptance_that_names_nobody_is_not_believed() {
+        let nameless = |ids: &[OperationId]| {
+            let UploadOutcome::Answered(verdicts) = accept(ids) else { panic!() };
+            UploadOutcome::Answered(verdicts.into_iter().map(|verdict| Verdict { id: String::new(), ..verdict }).collect())
+        };
+        let (_, settled, queue) = check(2, 50, nameless);
+        assert_eq!((settled.len(), queue.depth()), (0, 2));
+    }
+
+    #[test]
+    fn an_operation_that_never_gets_a_verdict_becomes_a_dead_letter_once_others_got_theirs() {
+        let forgetful = |ids: &[OperationId]| {
+            let others: Vec<_> = ids.iter().copied().filter(|of| *of != id(2)).collect();
+            accept(&others)
+        };
+        let (sizes, settled, queue) = check(5, 99, forgetful);
+        assert_eq!((sizes, queue.depth()), (vec![5, 1], 0));
+        let dead: Vec<_> = settled.iter().filter(|verdict| verdict.status == VerdictStatus::Rejected).collect();
+        assert_eq!((settled.len(), dead.len(), &dead[0].id, dead[0].code), (5, 1, &id(2).to_string(), Some(Code::NoVerdict)));
+        let (_, settled, queue) = check(1, 99, |_| UploadOutcome::Answered(Vec::new()));
+        assert_eq!((settled.len(), queue.depth()), (0, 1), "alone it is never given up");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use mstore_engine::{Ask, CatchUpOutcome, Effect, Fault, Input, Known, QueuedOperation, Reason, Resume, Session, SessionConfig, UploadOutcome};
+use mstore_engine::{
+    Ask, CatchUpOutcome, Effect, Fault, Input, Known, QueuedOperation, Reason, Resume, Session, SessionConfig, UploadOutcome,
+};
 use mstore_protocol::{
     Change, ChangeOp, Code, Collection, Cursor, DeviceState, Digest, Epoch, Frame, Head, OperationId, Tag, Timestamp, Verdict,
     VerdictStatus,

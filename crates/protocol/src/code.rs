@@ -110,6 +110,9 @@ codes! {
     UnknownItem = "unknown_item", 422, Never, "No such inventory item", "create the item, or edit the operation and send it again";
     UnknownBranch = "unknown_branch", 422, Never, "No such branch", "create the branch, or correct to_branch";
     IdReused = "id_reused", 422, Never, "This id was sent before with another body", "give the new operation an id of its own";
+    AlreadyDecided = "already_decided", 409, Never, "It was decided before what becomes of this operation", "nothing, or discard it: the first decision stands and has its effect";
+    PathRefused = "path_refused", 422, Never, "Something on the way to the server refuses it", "send it again through another network, or hand the till's journal in as a file";
+    NoVerdict = "no_verdict", 422, Never, "The server gave no verdict for this operation", "send it again; if it stays, compare the versions of client and server";
     BelowZero = "below_zero", 422, Never, "The stock would fall below zero", "count the shelf, or change the merchant's stock policy";
     LateDelta = "late_delta", 422, Never, "A count already included this movement", "nothing; it is recorded without an effect";
     NearCount = "near_count", 422, Never, "Within the clock tolerance of a count", "check the count; the order of the two cannot be told";

@@ -71,6 +71,9 @@ pub struct DeviceReport {
     /// Rejected operations that somebody must look at.
     #[serde(default)]
     pub dead_letters: u64,
+    /// Every upload is refused on its way to the server; the operations are kept.
+    #[serde(default)]
+    pub upload_refused: bool,
     /// Things counted since the start, by name.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,

@@ -233,6 +233,23 @@ fn reports() {
 }
 
 #[test]
+fn dead_letters() {
+    replay("dead_letter", |case| reread::<DeadLetterReport>(text(case)));
+    replay("dead_letter_answer", |case| reread::<DeadLetterAnswer>(text(case)));
+}
+
+#[test]
+fn journals() {
+    replay("journal", |case| {
+        let file: JournalFile = serde_json::from_str(text(case)).map_err(|error| error.to_string())?;
+        let written = serde_json::to_string(&file).unwrap();
+        let again: JournalFile = serde_json::from_str(&written).unwrap();
+        assert_eq!((again.operations.len(), again.exported_at), (file.operations.len(), file.exported_at));
+        Ok::<_, String>(written)
+    });
+}
+
+#[test]
 fn events() {
     replay("event", |case| match field(case, "kind") {
         "request" => reread::<EventRequest>(text(case)),

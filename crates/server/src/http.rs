@@ -5,6 +5,7 @@ mod body;
 mod caller;
 mod changes;
 mod credentials;
+mod dead_letters;
 mod digests;
 mod drain;
 mod enrol;

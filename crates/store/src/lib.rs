@@ -2,9 +2,11 @@
 //!
 //! It knows nothing of HTTP, MQTT or tokens; it publishes nothing. A store hands out what is durable and forgets it when told.
 
+mod books;
 mod model;
 pub mod sqlite;
 mod store;
 
+pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};
 pub use model::*;
 pub use store::{Admin, Registry, RowSink, Store, SyncStore};

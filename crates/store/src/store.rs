@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, SUB_DIGESTS, Seq, Timestamp, Verdict};
 use tokio::sync::Notify;
 
-use crate::model::*;
+use crate::{DeadLetters, StockBooks, model::*};
 
 /// Takes the rows of a `/changes` answer, in (seq, collection, id) order, while the store's one consistent read lasts.
 pub trait RowSink: Send {
@@ -100,6 +100,6 @@ pub trait Admin: Send + Sync {
 }
 
 /// A whole store.
-pub trait Store: SyncStore + Registry + Admin {}
+pub trait Store: SyncStore + Registry + Admin + DeadLetters + StockBooks {}
 
-impl<T: SyncStore + Registry + Admin> Store for T {}
+impl<T: SyncStore + Registry + Admin + DeadLetters + StockBooks> Store for T {}

@@ -1,6 +1,6 @@
 //! What a cashier can type at `device run`.
 
-use mstore_protocol::{OperationId, Quantity};
+use mstore_protocol::{BranchId, OperationId, OperationKind, Quantity};
 
 /// One line of input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) enum Command {
     Adjust(String, Quantity),
     /// `count ID QUANTITY`
     Count(String, Quantity),
+    /// `transfer ID QUANTITY BRANCH`: to another branch of the merchant.
+    Transfer(String, Quantity, BranchId),
     /// `show [TEXT]`: products by id, barcode or name.
     Show(String),
     /// `status`
@@ -31,6 +33,10 @@ pub(super) enum Command {
     Dead,
     /// `retry OPERATION`
     Retry(OperationId),
+    /// `edit OPERATION JSON`: something else in its place.
+    Edit(OperationId, OperationKind),
+    /// `export FILE`: the journal for a server that this till cannot reach.
+    Export(String),
     /// `discard OPERATION`
     Discard(OperationId),
     /// `help`
@@ -40,8 +46,10 @@ pub(super) enum Command {
 }
 
 /// The list that `help` prints.
-pub(super) const HELP: &str = "sell ID [QTY] | return ID [QTY] | receive ID QTY | adjust ID QTY | count ID QTY | show [TEXT] | status\n\
-    offline | online | sync | drain | resync | dead | retry OPERATION | discard OPERATION | quit";
+pub(super) const HELP: &str = "sell ID [QTY] | return ID [QTY] | receive ID QTY | adjust ID QTY | count ID QTY | transfer ID QTY BRANCH |\n\
+    show [TEXT] | status |\n\
+    offline | online | sync | drain | resync | dead | retry OPERATION | edit OPERATION JSON |\n\
+    discard OPERATION | export FILE | quit";
 
 impl Command {
     /// Parses a line; an empty one is `status`.
@@ -64,6 +72,10 @@ impl Command {
             "receive" => Self::Receive(item()?, quantity(None)?),
             "adjust" => Self::Adjust(item()?, quantity(None)?),
             "count" => Self::Count(item()?, quantity(None)?),
+            "transfer" => {
+                let raw = rest.get(2).copied().ok_or("transfer where to? transfer ID QTY BRANCH")?;
+                Self::Transfer(item()?, quantity(None)?, BranchId::parse(raw).map_err(|error| error.to_string())?)
+            }
             "show" => Self::Show(rest.join(" ")),
             "status" => Self::Status,
             "offline" => Self::Online(false),
@@ -73,6 +85,13 @@ impl Command {
             "resync" => Self::Resync,
             "dead" => Self::Dead,
             "retry" => Self::Retry(operation()?),
+            "edit" => {
+                let id = operation()?;
+                let json = rest[1..].join(" ");
+                let kind = serde_json::from_str(&json).map_err(|error| format!("edit {id} with what? an operation as JSON: {error}"))?;
+                Self::Edit(id, kind)
+            }
+            "export" => Self::Export(rest.first().map(|file| (*file).to_owned()).ok_or("export to which file?")?),
             "discard" => Self::Discard(operation()?),
             "help" | "?" => Self::Help,
             "quit" | "exit" | "q" => Self::Quit,
@@ -94,7 +113,16 @@ mod tests {
         assert_eq!(Command::parse("adjust tea -0.5").unwrap(), Command::Adjust("tea".into(), milli(-500)));
         assert_eq!(Command::parse("show teh melati").unwrap(), Command::Show("teh melati".into()));
         assert_eq!(Command::parse("").unwrap(), Command::Status);
-        for bad in ["sell", "count tea", "sell tea 1.50", "retry 17", "dance"] {
+        for bad in [
+            "sell",
+            "count tea",
+            "sell tea 1.50",
+            "transfer tea 2",
+            "retry 17",
+            "edit 019aab12-3456-7abc-8def-0123456789ab {}",
+            "export",
+            "dance",
+        ] {
             assert!(Command::parse(bad).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,8 @@
 //! `device`: the life of a till as an administrator leads it, and `device run`, a till on this terminal.
 
 mod command;
+mod dead_letters;
+mod journal;
 mod run;
 mod screen;
 
@@ -33,6 +35,10 @@ pub(crate) async fn run(args: DeviceArgs) -> Result<(), Failure> {
             )
             .await
         }
+        DeviceAction::DeadLetters { action } => dead_letters::run(action).await,
+        DeviceAction::Export { db, out } => journal::export(&db, &out),
+        DeviceAction::HandIn { file, admin } => journal::hand_in(&file, &admin).await,
+        DeviceAction::Wipe { db } => journal::wipe(&db),
         DeviceAction::Run(args) => run::run(args).await,
     }
 }

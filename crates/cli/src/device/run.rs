@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use mstore_client::{Client, NewReceipt, OpenError, Options, Product, Query, Status};
-use mstore_protocol::{Code, OperationKind, Quantity, StockAct, StockTarget};
+use mstore_protocol::{Code, OperationKind, Quantity, StockAct, StockTarget, Transfer};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{
@@ -132,6 +132,12 @@ async fn try_act(till: &Client, command: Command) -> Result<String, Box<dyn std:
         Command::Receive(id, quantity) => stock_act(till, OperationKind::Receive, id, quantity, "received").await?,
         Command::Adjust(id, quantity) => stock_act(till, OperationKind::Adjust, id, quantity, "correction").await?,
         Command::Count(id, quantity) => stock_act(till, OperationKind::Count, id, quantity, "stocktake").await?,
+        Command::Transfer(item_id, quantity, to_branch) => {
+            let said = format!("sent {quantity} of {item_id} to {to_branch}");
+            let act = StockAct { collection: target(till, &item_id)?, item_id, quantity, reason: "transfer".into() };
+            till.commit(OperationKind::Transfer(Transfer { act, to_branch })).await?;
+            said
+        }
         Command::Show(search) => product_lines(&find(till, &search)?),
         Command::Status => status_line(&till.status()),
         Command::Online(online) => {
@@ -152,6 +158,11 @@ async fn try_act(till: &Client, command: Command) -> Result<String, Box<dyn std:
         }
         Command::Dead => dead_lines(till).await?,
         Command::Retry(id) => format!("sent again as {}", till.retry(id).await?.id),
+        Command::Edit(id, kind) => format!("sent {} in its place", till.edit(id, kind).await?.id),
+        Command::Export(file) => {
+            let exported = till.export(&file).await?;
+            format!("{} operations, {} of them not sent, are in {file}", exported.operations, exported.waiting)
+        }
         Command::Discard(id) => {
             till.discard(id).await?;
             format!("{id} discarded")
@@ -178,14 +189,16 @@ async fn stock_act(
     quantity: Quantity,
     reason: &str,
 ) -> Result<String, mstore_client::CommitError> {
-    let collection = if till.product(&item_id)?.is_none() && till.inventory_item(&item_id)?.is_some() {
-        StockTarget::Inventory
-    } else {
-        StockTarget::Product
-    };
+    let collection = target(till, &item_id)?;
     let said = format!("{reason} {quantity} of {item_id}");
     till.commit(kind(StockAct { collection, item_id, quantity, reason: reason.to_owned() })).await?;
     Ok(said)
+}
+
+/// Whether an id is a product's or an inventory item's; a product that is not known here may still be one.
+fn target(till: &Client, id: &str) -> Result<StockTarget, mstore_client::DbError> {
+    let is_item = till.product(id)?.is_none() && till.inventory_item(id)?.is_some();
+    Ok(if is_item { StockTarget::Inventory } else { StockTarget::Product })
 }
 
 /// Products by text, or one by its id.

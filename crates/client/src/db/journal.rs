@@ -5,7 +5,7 @@ use mstore_engine::{
     overlay::{StockChange, StockEffect, effects_of},
 };
 use mstore_protocol::{Code, Operation, OperationId, OperationKind, Row, Timestamp, Verdict, VerdictStatus, limits::JOURNAL_KEEP_DAYS};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use super::{DbError, LocalDb, count_unshown, damaged};
 
@@ -15,14 +15,6 @@ pub(crate) struct NewOperation {
     pub(crate) id: OperationId,
     pub(crate) occurred_at: Timestamp,
     pub(crate) replaces: Option<OperationId>,
-}
-
-/// An operation as the journal has it.
-#[derive(Debug, Clone)]
-pub(crate) struct Journalled {
-    pub(crate) operation: Operation,
-    pub(crate) code: Option<Code>,
-    pub(crate) detail: Option<String>,
 }
 
 const DAY_MS: i64 = 86_400_000;
@@ -65,7 +57,13 @@ impl LocalDb {
             )?
             .execute([device_seq.to_string()])?;
             if let Some(old) = operation.replaces {
-                conn.execute("UPDATE operation SET state = 'replaced' WHERE id = ?1", [old.to_string()])?;
+                let taken = conn.execute(
+                    "UPDATE operation SET state = 'replaced', replaced_by = ?2 WHERE id = ?1 AND state = 'rejected'",
+                    [old.to_string(), operation.id.to_string()],
+                )?;
+                if taken == 0 {
+                    return Err(DbError::NotRejected { id: old });
+                }
             }
             write_effects(conn, device_seq, effects)?;
             Ok::<_, DbError>(())
@@ -83,7 +81,11 @@ impl LocalDb {
     pub(crate) fn requeue(&mut self, now: Timestamp) -> Result<Vec<QueuedOperation>, DbError> {
         let since = now.as_ms() - JOURNAL_KEEP_DAYS * DAY_MS;
         Self::transaction(&self.conn, |conn| {
-            conn.execute("UPDATE operation SET state = 'queued' WHERE state = 'accepted' AND elsewhere = 0 AND at >= ?1", [since])?;
+            conn.execute(
+                "UPDATE operation SET state = 'queued' WHERE (state = 'accepted' OR (state = 'replaced' AND by_operator = 1))
+                 AND elsewhere = 0 AND at >= ?1",
+                [since],
+            )?;
             Ok::<_, DbError>(())
         })?;
         self.queue()
@@ -156,46 +158,12 @@ impl LocalDb {
         Ok(self.has_requeued()?)
     }
 
-    /// Rejected operations that nobody has looked after.
-    pub(crate) fn dead_letters(&self) -> Result<Vec<Journalled>, DbError> {
-        let mut read = self.conn.prepare_cached("SELECT body, code, detail FROM operation WHERE state = 'rejected' ORDER BY device_seq")?;
-        let rows = read.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?)))?;
-        rows.map(|row| {
-            let (body, code, detail) = row?;
-            let operation = serde_json::from_str(&body).map_err(|error| damaged("an operation", error))?;
-            Ok(Journalled { operation, code: code.as_deref().and_then(Code::parse), detail })
-        })
-        .collect()
-    }
-
-    /// How many rejected operations nobody has looked after.
-    pub(crate) fn dead_letter_count(&self) -> Result<u64, DbError> {
-        let mut count = self.conn.prepare_cached("SELECT count(*) FROM operation WHERE state = 'rejected'")?;
-        Ok(count.query_row([], |row| row.get(0))?)
-    }
-
-    /// A rejected operation.
-    pub(crate) fn dead_letter(&self, id: OperationId) -> Result<Option<Operation>, DbError> {
-        let mut read = self.conn.prepare_cached("SELECT body FROM operation WHERE id = ?1 AND state = 'rejected'")?;
-        let body: Option<String> = read.query_row([id.to_string()], |row| row.get(0)).optional()?;
-        body.map(|body| serde_json::from_str(&body).map_err(|error| damaged("an operation", error))).transpose()
-    }
-
-    /// Gives a rejected operation up; it stays in the journal for the record.
-    pub(crate) fn discard(&mut self, id: OperationId) -> Result<bool, DbError> {
-        Self::transaction(&self.conn, |conn| {
-            Ok::<_, DbError>(
-                conn.execute("UPDATE operation SET state = 'discarded' WHERE id = ?1 AND state = 'rejected'", [id.to_string()])? > 0,
-            )
-        })
-    }
-
     /// Forgets operations that were settled longer ago than the server could need them.
     pub(crate) fn prune(&mut self, now: Timestamp) -> Result<(), DbError> {
         let before = now.as_ms() - JOURNAL_KEEP_DAYS * DAY_MS;
         Self::transaction(&self.conn, |conn| {
             conn.execute(
-                "DELETE FROM operation WHERE at < ?1 AND ((state = 'accepted' AND shown = 1) OR state IN ('replaced', 'discarded'))",
+                "DELETE FROM operation WHERE at < ?1 AND ((state = 'accepted' AND shown = 1) OR (state IN ('replaced', 'discarded') AND told = 1))",
                 [before],
             )?;
             Ok::<_, DbError>(())

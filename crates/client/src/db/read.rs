@@ -67,8 +67,8 @@ impl Reader {
         let mut found = self.find("transaction", query, "OR body ->> '$.receipt_no' = ?3", |_, body| parse("a transaction", body))?;
         let pending = self.consistent(|conn| {
             let mut read = conn.prepare_cached(
-                "SELECT body FROM operation WHERE state IN ('queued', 'accepted') AND shown = 0 AND body ->> '$.type' IN ('sale', 'return')
-                 AND id > ?1 ORDER BY device_seq",
+                "SELECT body FROM operation o WHERE state IN ('queued', 'accepted') AND shown = 0 AND body ->> '$.type' IN ('sale', 'return')
+                 AND id > ?1 AND NOT EXISTS (SELECT 1 FROM row WHERE collection = 'transaction' AND row.id = o.id) ORDER BY device_seq",
             )?;
             let bodies = read.query_map([query.after.as_deref().unwrap_or("")], |row| row.get::<_, String>(0))?;
             bodies.map(|body| parse::<Transaction>("an operation", &body?)).collect::<Result<Vec<_>, _>>()

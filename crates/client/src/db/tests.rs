@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use mstore_engine::ReadyCommit;
 use mstore_protocol::{
-    Code, Collection, Cursor, Digest, Epoch, Frame, Operation, OperationId, OperationKind, Row, Tag, Timestamp, Verdict, VerdictStatus,
+    Code, Collection, Cursor, DecidedBy, Decision, Digest, Epoch, Frame, Operation, OperationDecision, OperationId, OperationKind, Row,
+    Tag, Timestamp, Verdict, VerdictStatus,
 };
 
 use super::*;
@@ -328,4 +329,56 @@ fn what_was_done_at_a_branch_that_the_till_has_left_is_never_handed_in_at_the_ne
 fn digests_of_nothing_are_nothing() {
     let till = Till::new();
     assert_eq!((till.db.cursor(), till.db.digests()), (None, &BTreeMap::new()));
+}
+
+#[test]
+fn a_wiped_database_takes_no_sale_from_a_program_that_still_has_it_open() {
+    let mut till = Till::with_tea("41");
+    let mut other = LocalDb::open(&till.path).unwrap();
+    let id = till.sell(1, "2");
+    assert_eq!(till.db.wipe().unwrap(), Some(Unsaved { waiting: 1, rejected: 0 }));
+    till.verdict(id, VerdictStatus::Rejected, None);
+    assert_eq!(till.db.wipe().unwrap(), Some(Unsaved { waiting: 0, rejected: 1 }), "nobody has decided about it");
+    till.db.discard(id).unwrap();
+    assert_eq!(till.db.wipe().unwrap(), None);
+    let new = NewOperation {
+        id: OperationId::from_parts(Timestamp::from_ms(2_000), [9; 10]),
+        occurred_at: Timestamp::from_ms(2_000),
+        replaces: None,
+    };
+    let kind = serde_json::from_str(r#"{"type":"count","collection":"product","item_id":"tea","quantity":"1","reason":"x"}"#).unwrap();
+    let refused = other.commit(&new, |_, _| Ok::<OperationKind, CommitError>(kind), |_| Ok(String::new())).unwrap_err();
+    assert!(refused.to_string().contains("was wiped"), "{refused}");
+}
+
+#[test]
+fn what_an_operator_decided_takes_the_place_of_a_decision_made_here() {
+    let mut till = Till::with_tea("41");
+    let (open, given_up) = (till.sell(1, "1"), till.sell(2, "1"));
+    for id in [open, given_up] {
+        till.verdict(id, VerdictStatus::Rejected, None);
+    }
+    till.db.discard(given_up).unwrap();
+    let undecided = till.db.undecided().unwrap();
+    assert_eq!((undecided.open, undecided.decided[0].id, undecided.decided[0].device_seq), (vec![open], given_up, 2));
+    let by = OperationId::from_parts(Timestamp::from_ms(3_000), [3; 10]);
+    let sent_again = |id| OperationDecision {
+        id,
+        decision: Decision::Replaced,
+        replaced_by: Some(by),
+        decided_by: DecidedBy::Operator,
+        reason: "called".into(),
+        decided_at: Timestamp::from_ms(4_000),
+    };
+    till.db.settled(&undecided.decided, &[sent_again(open), sent_again(given_up)]).unwrap();
+    assert_eq!(till.db.dead_letter_count().unwrap(), 0);
+    let states: Vec<String> = {
+        let mut read = till.db.conn.prepare("SELECT state FROM operation ORDER BY device_seq").unwrap();
+        read.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    assert_eq!(states, ["replaced", "replaced"]);
+    let left = till.db.undecided().unwrap();
+    assert!(left.open.is_empty() && left.decided.is_empty());
+    let again: Vec<OperationId> = till.db.requeue(Timestamp::from_ms(5_000)).unwrap().into_iter().map(|queued| queued.id).collect();
+    assert_eq!(again, [open, given_up], "a server restored from a backup may have forgotten what the operator sent");
 }

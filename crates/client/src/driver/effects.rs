@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mstore_engine::{ApplyFault, Ask, Effect, Input, UploadOutcome};
-use mstore_protocol::{Collection, Cursor, OperationId, Verdict, VerdictStatus};
+use mstore_protocol::{Collection, Cursor, OperationId, Verdict, VerdictStatus, limits::CLOCK_TOLERANCE_MS};
 use tokio::time::Instant;
 
 use super::{Done, Driver};
@@ -256,11 +256,23 @@ impl Driver {
             }
         };
         let offset_ms = self.clock.offset_ms(wall().as_ms(), self.shared.moment());
+        self.keep_clock_offset(offset_ms).await;
         let journal_id = serde_json::to_string(&self.journal_id).expect("text is always JSON");
         let body = format!(r#"{{"journal_id":{journal_id},"clock_offset_ms":{offset_ms},"operations":[{}]}}"#, bodies.join(","));
         tracing::debug!(device = %self.enrolment.device_id, branch = %self.enrolment.branch, count, "uploading operations");
         let api = Arc::clone(&self.api);
         self.calls.spawn(async move { Done::Uploaded(api.upload(body).await) });
+    }
+
+    /// An export has no server to compare clocks with.
+    async fn keep_clock_offset(&mut self, offset_ms: i64) {
+        if (offset_ms - self.clock_kept_ms).abs() <= CLOCK_TOLERANCE_MS {
+            return;
+        }
+        self.clock_kept_ms = offset_ms;
+        if let Err(error) = self.with_db(false, move |db| db.keep_clock_offset(offset_ms)).await {
+            tracing::warn!(device = %self.enrolment.device_id, %error, "the server's time could not be kept for an export");
+        }
     }
 
     async fn settle_verdicts(&mut self, verdicts: Vec<Verdict>) {
@@ -290,6 +302,10 @@ impl Driver {
             .await;
         self.dead_letters = dead_letters.unwrap_or(self.dead_letters);
         self.settle_at = None;
+        if verdicts.iter().any(|verdict| verdict.status == VerdictStatus::Rejected) {
+            // Somebody may have decided about them before: at the server, or here before it was restored.
+            self.settle_dead_letters();
+        }
         match result {
             Ok(requeued) => self.requeue_again(requeued).await,
             // A crash before that costs nothing: they are queued on disk still, asked again after the next start, and answered as duplicates.

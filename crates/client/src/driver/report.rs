@@ -23,6 +23,7 @@ impl Driver {
             return;
         }
         self.report_at = self.options.report_interval.map(|interval| Instant::now() + interval);
+        self.settle_dead_letters();
         let report = self.report();
         let api = Arc::clone(&self.api);
         self.calls.spawn(async move {
@@ -46,6 +47,7 @@ impl Driver {
             queue_depth: status.queue_depth as u64,
             oldest_pending_s: u64::try_from(oldest_ms / 1000).unwrap_or(0),
             dead_letters: self.dead_letters,
+            upload_refused: status.upload_refused,
             counters: counters(&stats),
             latency: stats.latency,
             device_time: now,

@@ -1,17 +1,21 @@
 //! `/v1/admin/…`: what operators and back offices do, with the admin token.
 
 mod branches;
+mod dead_letters;
 mod devices;
 mod fleet;
 mod holds;
 mod inventory;
+mod journal_files;
 mod merchants;
+mod oversells;
 mod prices;
 mod products;
 mod recipes;
 mod records;
 mod stock_moves;
 mod tail;
+mod transfers;
 mod verify;
 
 use std::sync::Arc;
@@ -46,6 +50,17 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(records::transactions))
         .routes(routes!(records::alarms))
         .routes(routes!(holds::confirm))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::retry))
+        .routes(routes!(dead_letters::edit))
+        .routes(routes!(dead_letters::discard))
+        .routes(routes!(oversells::list))
+        .routes(routes!(oversells::settle))
+        .routes(routes!(transfers::list))
+        .routes(routes!(transfers::balance))
+        .routes(routes!(transfers::receive))
+        .routes(routes!(transfers::put_arrival))
+        .routes(routes!(journal_files::hand_in))
         .routes(routes!(devices::list, devices::claim))
         .routes(routes!(devices::read))
         .routes(routes!(devices::rotate))

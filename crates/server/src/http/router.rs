@@ -15,7 +15,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App, admin, changes, digests, drain, enrol, events, head, health, home, openapi, operations,
+    App, admin, changes, dead_letters, digests, drain, enrol, events, head, health, home, openapi, operations,
     parameters::{self, Parameters},
     problem::Refusal,
     report, rotate, rows,
@@ -49,6 +49,7 @@ fn routed() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(digests::digests))
         .routes(routes!(rows::rows))
         .routes(routes!(operations::operations))
+        .routes(routes!(dead_letters::settle))
         .routes(routes!(events::events))
         .routes(routes!(enrol::enrol))
         .routes(routes!(report::report))

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod changes;
+mod dead_letters;
 mod devices;
 mod documents;
 mod events;

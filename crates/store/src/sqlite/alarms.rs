@@ -1,7 +1,7 @@
 //! Alarms: raised once for the same trouble, kept after they were cleared.
 
 use mstore_protocol::{BranchKey, DeviceId, Timestamp};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::StoreError;
 
@@ -45,6 +45,25 @@ pub(super) fn clear(conn: &Connection, now: Timestamp, kind: &str, key: &BranchK
     let sql = "UPDATE alarm SET cleared_at = ?1 WHERE cleared_at IS NULL AND kind = ?2 AND merchant_id = ?3 AND branch_id = ?4";
     conn.prepare_cached(sql)?.execute(params![now.to_string(), kind, key.merchant.as_str(), key.branch.as_str()])?;
     Ok(())
+}
+
+/// Keeps an alarm of a device open as long as there is a reason for it, one at a time.
+pub(super) fn follow(
+    conn: &Connection,
+    now: Timestamp,
+    kind: &str,
+    key: &BranchKey,
+    device: &DeviceId,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    let sql = "SELECT id FROM alarm WHERE cleared_at IS NULL AND kind = ?1 AND merchant_id = ?2 AND device_id = ?3";
+    let of_device = [kind, key.merchant.as_str(), device.as_str()];
+    let open: Option<u64> = conn.prepare_cached(sql)?.query_row(of_device, |row| row.get(0)).optional()?;
+    match (open, reason) {
+        (None, Some(detail)) => raise(conn, now, kind, Some(key), Some(device), detail).map(|_| ()),
+        (Some(alarm), None) => clear_one(conn, now, alarm),
+        (None, None) | (Some(_), Some(_)) => Ok(()),
+    }
 }
 
 /// Clears one alarm.

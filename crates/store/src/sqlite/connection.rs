@@ -17,6 +17,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../migrations/sqlite/0002_capture.sql")),
     M::up(include_str!("../../migrations/sqlite/0003_sync.sql")),
     M::up(include_str!("../../migrations/sqlite/0004_sku.sql")),
+    M::up(include_str!("../../migrations/sqlite/0005_dead_letters.sql")),
 ];
 
 /// Opens the connection that writes, and brings the schema up to date.

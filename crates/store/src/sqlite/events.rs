@@ -1,10 +1,11 @@
 //! Events of backends that share no database: each key once, older versions of a row refused, operations named with their commit.
 
-use mstore_protocol::{BranchKey, Code, EventRequest, OperationId, Row, Seq, StockTarget};
+use mstore_protocol::{BranchKey, Code, EventRequest, OperationId, Row, Seq, StockAuthority, StockTarget};
 use rusqlite::{OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    alarms,
     job::Work,
     ledger::{self, Movement},
     writes,
@@ -62,7 +63,8 @@ pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -
         }
         EventRequest::TransactionCreated { transaction, .. } => {
             newer(work, key, "transaction", transaction.id(), *version)?;
-            put_transaction(work, key, transaction)?
+            let is_receipt = merchant.stock_authority == StockAuthority::Backend && is_of_till(work, key, transaction)?;
+            if is_receipt { compare_with_receipt(work, key, transaction)? } else { put_transaction(work, key, transaction)? }
         }
     };
     let sql = "INSERT INTO event_seen (merchant_id, branch_id, key, body_hash, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -126,10 +128,42 @@ fn put_transaction(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Resul
     if canonical.is_none_or(|row| row.as_str() != transaction.as_str()) {
         return Err(StoreError::refused(Code::AlreadyExists, format!("the transaction {:?} exists with other content", transaction.id())));
     }
+    shown_with(work, key, transaction.id()).map(Outcome::Duplicate)
+}
+
+/// The commit that shows a transaction.
+fn shown_with(work: &Work<'_>, key: &BranchKey, id: &str) -> Result<Option<Seq>, StoreError> {
     let sql = "SELECT m.seq FROM head h JOIN mirror m ON m.head = h.n AND m.collection = 'transaction' AND m.id = ?3
         WHERE h.merchant_id = ?1 AND h.branch_id = ?2 AND m.row IS NOT NULL";
     let mut statement = work.conn.prepare_cached(sql)?;
-    Ok(Outcome::Duplicate(statement.query_row([merchant, branch, transaction.id()], |row| row.get(0)).optional()?))
+    Ok(statement.query_row([key.merchant.as_str(), key.branch.as_str(), id], |row| row.get(0)).optional()?)
+}
+
+/// Whether a till of the branch made this transaction.
+fn is_of_till(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM operation WHERE merchant_id = ?1 AND branch_id = ?2 AND id = ?3 AND status = 'accepted'";
+    Ok(work.conn.prepare_cached(sql)?.exists([key.merchant.as_str(), key.branch.as_str(), transaction.id()])?)
+}
+
+/// The backend decides the stock; the receipt is what the till printed. The event tells that the backend has the sale, it changes nothing, and where it says
+/// something else than the receipt somebody is told.
+fn compare_with_receipt(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Result<Outcome, StoreError> {
+    let sql = "SELECT body FROM transactions WHERE merchant_id = ?1 AND branch_id = ?2 AND id = ?3";
+    let mut statement = work.conn.prepare_cached(sql)?;
+    let of = [key.merchant.as_str(), key.branch.as_str(), transaction.id()];
+    let printed: Option<String> = statement.query_row(of, |row| row.get(0)).optional()?;
+    let printed = printed.and_then(|body| Row::parse(&body).ok()).map(|row| row.to_map()).unwrap_or_default();
+    let told = transaction.to_map();
+    let differing: Vec<&str> = ["type", "lines", "tenders", "total", "receipt_no"]
+        .into_iter()
+        .filter(|field| told.get(*field).is_some_and(|value| printed.get(*field) != Some(value)))
+        .collect();
+    if !differing.is_empty() {
+        let detail =
+            format!("the backend has another {} for {} than the till printed; the receipt stands", differing.join(", "), transaction.id());
+        alarms::raise(work.conn, work.now, "transaction_differs", Some(key), None, &detail)?;
+    }
+    shown_with(work, key, transaction.id()).map(Outcome::Duplicate)
 }
 
 /// The next commit of the branch names these operations, whether or not they were uploaded yet.

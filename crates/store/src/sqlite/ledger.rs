@@ -150,6 +150,9 @@ pub(super) fn record(
         Judgement::Fine => effect.flag,
     };
     insert(work, key, movement, effect.quantity, flag)?;
+    if judgement == Judgement::Flagged {
+        note_oversell(work, key, movement, stock + effect.quantity)?;
+    }
     Ok(Recorded { refused: None, flag })
 }
 
@@ -157,6 +160,25 @@ pub(super) fn record(
 fn is_out_of_range(stock: Quantity, effect: Quantity) -> bool {
     let (before, after) = (stock.as_milli(), stock.as_milli().saturating_add(effect.as_milli()));
     after.unsigned_abs() > QUANTITY_MILLI_MAX.unsigned_abs().max(before.unsigned_abs())
+}
+
+/// For the manager's list; the flag in the ledger may have to say something else.
+fn note_oversell(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, stock: Quantity) -> Result<(), StoreError> {
+    let sql = "INSERT INTO oversell (merchant_id, branch_id, move_id, collection, item_id, type, operation_id, quantity_milli, stock_milli, recorded_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    work.conn.prepare_cached(sql)?.execute(params![
+        key.merchant.as_str(),
+        key.branch.as_str(),
+        movement.id,
+        movement.target.as_str(),
+        movement.item,
+        movement.act,
+        movement.operation,
+        movement.quantity.as_milli(),
+        stock.as_milli(),
+        work.now.to_string()
+    ])?;
+    Ok(())
 }
 
 fn stock_now(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Result<Quantity, StoreError> {

@@ -35,9 +35,12 @@ const ALARMS: &str =
     'detail', detail, 'cleared_at', cleared_at) FROM alarm WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
 
 /// Where a listing begins.
-enum After {
+pub(super) enum After {
+    /// After a name.
     Name,
+    /// After a number.
     Number,
+    /// Below a number: the newest first.
     NumberDown,
 }
 
@@ -55,6 +58,18 @@ pub(super) fn page(conn: &Connection, listing: &Listing, after: Option<&str>, li
         Listing::Transactions(key) => (TRANSACTIONS, After::Name, of_branch(key)),
         Listing::Alarms => (ALARMS, After::NumberDown, Vec::new()),
     };
+    read(conn, sql, &begins, scope.into_iter().map(Sql::Text).collect(), after, limit)
+}
+
+/// Reads a page: ?1 is where it begins, ?2 how many rows to read, the scope follows.
+pub(super) fn read(
+    conn: &Connection,
+    sql: &str,
+    begins: &After,
+    scope: Vec<Sql>,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page, StoreError> {
     let limit = limit.clamp(1, PAGE_ROWS_MAX);
     let number = after.and_then(|raw| raw.parse::<i64>().ok());
     let begin = match begins {
@@ -63,7 +78,7 @@ pub(super) fn page(conn: &Connection, listing: &Listing, after: Option<&str>, li
         After::NumberDown => Sql::Integer(number.unwrap_or(i64::MAX)),
     };
     let mut values = vec![begin, Sql::Integer(i64::try_from(limit).unwrap_or(1) + 1)];
-    values.extend(scope.into_iter().map(Sql::Text));
+    values.extend(scope);
     let mut statement = conn.prepare_cached(sql)?;
     let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
         let name = match row.get::<_, Sql>(0)? {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use mstore_protocol::{BranchId, BranchKey, Code, DeviceId, MerchantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params, types::Type};
 
-use super::{Size, SqliteStore, job::Work, mirror, writes};
+use super::{Size, SqliteStore, alarms, job::Work, mirror, writes};
 use crate::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Registry, StoreError};
 
 #[async_trait]
@@ -146,6 +146,10 @@ fn change_device(work: &mut Work<'_>, device: &DeviceId, change: &DeviceChange, 
         DeviceChange::Report(report) => {
             let sql = "UPDATE device SET report = ?2, reported_at = ?3 WHERE device_id = ?1";
             work.conn.prepare_cached(sql)?.execute([id, &report.to_string(), &now.to_string()])?;
+            let is_refused = report["upload_refused"] == true;
+            let detail =
+                format!("every upload of {device} is refused on its way (a proxy, a limit); it keeps {} operations", report["queue_depth"]);
+            alarms::follow(work.conn, now, "uploads_refused", &record.key, device, is_refused.then_some(&*detail))?;
         }
     }
     existing(work.conn, device)

@@ -78,7 +78,10 @@ fn forget_bodies(work: &Work<'_>) -> Result<(), StoreError> {
     let sql = "SELECT coalesce((SELECT n - 1 FROM operation WHERE n > ?1 AND recorded_at >= ?2 ORDER BY n LIMIT 1), (SELECT max(n) FROM operation), 0)";
     let until: i64 = work.conn.prepare_cached(sql)?.query_row(params![done, before], |row| row.get(0))?;
     if until > done {
-        work.conn.prepare_cached("UPDATE operation SET body = NULL WHERE n > ?1 AND n <= ?2")?.execute([done, until])?;
+        // What nobody has decided about keeps its body: without it there would be nothing to decide.
+        let sql = "UPDATE operation SET body = NULL WHERE n > ?1 AND n <= ?2 AND (status = 'accepted'
+            OR EXISTS (SELECT 1 FROM operation_decision d WHERE d.merchant_id = operation.merchant_id AND d.id = operation.id))";
+        work.conn.prepare_cached(sql)?.execute([done, until])?;
         let sql = "INSERT INTO setting (name, value) VALUES ('operations_without_body', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
         work.conn.prepare_cached(sql)?.execute([until.to_string()])?;
     }

@@ -3,11 +3,13 @@
 
 pub mod admin;
 pub mod admission;
+pub mod dead_letters;
 pub mod fixture;
 pub mod foreign;
 pub mod operations;
 pub mod registry;
 pub mod stock;
+pub mod stock_books;
 pub mod sync;
 
 pub use fixture::{Fixture, TestClock};
@@ -37,6 +39,17 @@ macro_rules! store_conformance {
         $crate::store_conformance!(@tests $backend, $make, stock:
             a_count_sets_the_base a_late_delta_has_no_effect a_late_count_keeps_later_deltas near_a_count_is_flagged
             the_clock_offset_corrects_the_order a_nonsense_offset_zeroes_no_effect the_policy_decides_below_zero the_same_movement_moves_once inventory_is_counted_too);
+        $crate::store_conformance!(@tests $backend, $make, dead_letters:
+            a_broken_operation_keeps_its_id a_replacement_of_what_was_accepted_is_refused an_operation_is_replaced_once
+            an_operation_that_comes_after_its_replacement_is_refused a_reused_id_may_be_replaced_once
+            an_operator_sends_again_what_can_be_accepted_now an_operator_corrects_what_cannot a_decision_at_the_server_overrules_the_till
+            a_decision_at_the_till_overrules_the_server a_discarded_operation_stays_discarded a_till_decides_about_its_own_only
+            dead_letters_are_listed_by_branch_and_till what_nobody_decided_about_keeps_its_body
+            a_wild_number_of_a_rejected_operation_hides_no_gap a_far_number_is_alarmed_and_met_later a_number_told_of_later_closes_its_gap
+            refused_uploads_are_alarmed_until_they_pass a_backend_may_not_rewrite_a_receipt);
+        $crate::store_conformance!(@tests $backend, $make, stock_books:
+            oversells_are_listed_until_settled a_transfer_in_transit_is_of_neither_branch transfers_come_to_nothing
+            a_transfer_is_received_at_its_own_branch_once a_transfer_that_the_other_branch_cannot_hold_leaves_nothing);
         $crate::store_conformance!(@tests $backend, $make, registry:
             a_claim_is_redeemed_once_per_nonce an_expired_or_unknown_claim_is_refused a_device_of_another_merchant_is_not_taken_over
             rotation_keeps_the_old_token_until_the_new_is_used a_revoked_device_comes_back_only_by_a_new_claim

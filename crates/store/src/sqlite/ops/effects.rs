@@ -11,6 +11,7 @@ use super::super::{
     ledger::{self, Movement},
     source,
     text::Text,
+    transfers,
 };
 use crate::{AcceptUpload, Merchant, StoreError};
 
@@ -167,7 +168,7 @@ impl Act<'_> {
         self.record(work, key, &movement, &of.item_id, false)
     }
 
-    /// Out here, in there: two movements of one operation.
+    /// Out here, in there: two movements of one operation, and in transit between the two.
     fn transfer(&mut self, work: &Work<'_>, transfer: &Transfer) -> Result<Option<Rejection>, StoreError> {
         let (key, of) = (self.key, &transfer.act);
         let there = BranchKey { merchant: key.merchant.clone(), branch: transfer.to_branch.clone() };
@@ -192,7 +193,12 @@ impl Act<'_> {
         if refused.is_some() {
             return Ok(refused);
         }
+        transfers::send(work, key, &self.operation, transfer)?;
+        if transfers::waits_for_receipt(work, &key.merchant)? {
+            return Ok(None);
+        }
         let into = self.movement(of.collection, &of.item_id).because(&of.reason).delta(of.quantity);
+        transfers::arrived(work, &key.merchant, &self.operation)?;
         self.record(work, &there, &into, &of.item_id, true)
     }
 }

@@ -1,14 +1,19 @@
 //! Operations of devices: each judged on its own, accepted exactly once, recorded in the transaction that holds its effect.
 
+mod decisions;
 mod effects;
 mod journal;
+mod operator;
+mod received;
 
 use mstore_engine::stock::Happened;
-use mstore_protocol::{BranchKey, Code, DeviceId, Operation, OperationError, OperationId, Verdict, VerdictStatus};
+use mstore_protocol::{
+    BranchKey, Code, DeadLetterReport, DeviceId, Operation, OperationDecision, OperationId, Timestamp, Verdict, VerdictStatus,
+};
 use rusqlite::{OptionalExtension as _, params};
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
+pub(super) use self::operator::{answer as answer_decision, decide};
+use self::received::Received;
 use super::{
     alarms,
     job::{Seen, Work},
@@ -24,6 +29,13 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 pub(super) struct Judged {
     verdict: Verdict,
     awaits_commit: bool,
+}
+
+impl Judged {
+    /// A verdict that waits for nothing.
+    fn now(verdict: Verdict) -> Self {
+        Self { verdict, awaits_commit: false }
+    }
 }
 
 /// Fills in the seqs.
@@ -47,89 +59,41 @@ pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<J
     let mut numbers = Vec::with_capacity(upload.operations.len());
     for text in &upload.operations {
         let received = Received::read(text);
-        numbers.extend(received.device_seq);
-        judged.push(one(work, &merchant, upload, &received)?);
+        let one = one(work, &merchant, upload, &received)?;
+        let is_accepted = one.verdict.status != VerdictStatus::Rejected;
+        numbers.extend(received.device_seq.map(|device_seq| journal::Entry { device_seq, is_accepted }));
+        judged.push(one);
     }
-    journal::note(work, &upload.key, &upload.device, &upload.journal_id, numbers)?;
+    journal::note(work, &journal::Journal { key: &upload.key, device: &upload.device, id: &upload.journal_id }, numbers)?;
     Ok(judged)
+}
+
+/// A device tells what it decided about its dead letters; gives the decisions that count.
+pub(super) fn settle(
+    work: &mut Work<'_>,
+    key: &BranchKey,
+    device: &DeviceId,
+    report: &DeadLetterReport,
+) -> Result<Vec<OperationDecision>, StoreError> {
+    writes::check_branch(work, key)?;
+    decisions::settle(work, key, device, report)
 }
 
 fn has_credible_clock(upload: &AcceptUpload) -> bool {
     upload.clock_offset_ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX
 }
 
-/// What can be told of an operation even when it is refused.
-struct Received {
-    id: String,
-    device_seq: Option<u64>,
-    act: String,
-    replaces: Option<String>,
-    hash: [u8; 32],
-    body: String,
-    parsed: Result<Operation, OperationError>,
-}
-
-#[derive(Deserialize, Default)]
-struct Loose {
-    #[serde(default)]
-    id: serde_json::Value,
-    #[serde(default)]
-    device_seq: serde_json::Value,
-    #[serde(default, rename = "type")]
-    act: serde_json::Value,
-}
-
-impl Received {
-    fn read(text: &str) -> Self {
-        match Operation::parse(text) {
-            Ok((operation, canonical)) => Self {
-                id: operation.id.to_string(),
-                device_seq: Some(operation.device_seq),
-                act: operation.kind.as_str().into(),
-                replaces: operation.replaces.map(|id| id.to_string()),
-                hash: Sha256::digest(&canonical).into(),
-                body: canonical,
-                parsed: Ok(operation),
-            },
-            Err(error) => {
-                let loose: Loose = serde_json::from_str(text).unwrap_or_default();
-                let body = mstore_protocol::canonicalise(text).map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned);
-                let short = |value: &serde_json::Value| value.as_str().unwrap_or("").chars().take(64).collect::<String>();
-                Self {
-                    id: short(&loose.id),
-                    device_seq: loose.device_seq.as_u64().filter(|seq| *seq > 0 && i64::try_from(*seq).is_ok()),
-                    act: short(&loose.act),
-                    replaces: None,
-                    hash: Sha256::digest(&body).into(),
-                    body,
-                    parsed: Err(error),
-                }
-            }
-        }
-    }
-
-    /// The id as the key of exactly-once; a malformed one cannot be remembered.
-    fn key(&self) -> Option<OperationId> {
-        OperationId::parse(&self.id)
-    }
-
-    fn rejected(&self, code: Code, detail: impl Into<String>) -> Judged {
-        let verdict =
-            Verdict { id: self.id.clone(), status: VerdictStatus::Rejected, seq: None, code: Some(code), detail: Some(detail.into()) };
-        Judged { verdict, awaits_commit: false }
-    }
-}
-
 fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received: &Received) -> Result<Judged, StoreError> {
     let Some(id) = received.key() else {
         let detail = received.parsed.as_ref().err().map_or_else(|| "an operation needs an id".into(), |error| error.detail.clone());
-        return Ok(received.rejected(received.parsed.as_ref().err().map_or(Code::MalformedOperation, |error| error.code), detail));
+        let code = received.parsed.as_ref().err().map_or(Code::MalformedOperation, |error| error.code);
+        return Ok(Judged::now(received.rejected(code, detail)));
     };
     if let Some(known) = known(work, upload, id, received)? {
         return Ok(known);
     }
     work.conn.prepare_cached("SAVEPOINT operation")?.execute([])?;
-    match carry_out(work, merchant, upload, received) {
+    match carry_out(work, merchant, upload, received, id) {
         Ok(judged) => {
             work.conn.prepare_cached("RELEASE operation")?.execute([])?;
             Ok(judged)
@@ -140,7 +104,7 @@ fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received
             work.conn.execute_batch("ROLLBACK TO operation; RELEASE operation")?;
             let detail = format!("operation {id}: {error}");
             alarms::raise(work.conn, work.now, "operation_failed", Some(&upload.key), Some(&upload.device), &detail)?;
-            Ok(received.rejected(Code::Internal, detail))
+            Ok(Judged::now(received.rejected(Code::Internal, detail)))
         }
     }
 }
@@ -158,7 +122,9 @@ fn known(work: &Work<'_>, upload: &AcceptUpload, id: OperationId, received: &Rec
         .optional()?;
     let Some((hash, status, (seq, code, detail, is_unsequenced))) = found else { return Ok(None) };
     if hash != received.hash {
-        return Ok(Some(received.rejected(Code::IdReused, "this id was sent before with another body")));
+        let sql = "UPDATE operation SET is_reused = 1 WHERE merchant_id = ?1 AND id = ?2 AND is_reused = 0";
+        work.conn.prepare_cached(sql)?.execute([upload.key.merchant.as_str(), &id.to_string()])?;
+        return Ok(Some(Judged::now(received.rejected(Code::IdReused, "this id was sent before with another body"))));
     }
     let code = code.as_deref().and_then(Code::parse);
     let status = if status == "accepted" { VerdictStatus::Duplicate } else { VerdictStatus::Rejected };
@@ -166,15 +132,21 @@ fn known(work: &Work<'_>, upload: &AcceptUpload, id: OperationId, received: &Rec
     Ok(Some(Judged { awaits_commit: is_unsequenced && status == VerdictStatus::Duplicate, verdict }))
 }
 
-fn carry_out(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received: &Received) -> Result<Judged, StoreError> {
+fn carry_out(
+    work: &mut Work<'_>,
+    merchant: &Merchant,
+    upload: &AcceptUpload,
+    received: &Received,
+    id: OperationId,
+) -> Result<Judged, StoreError> {
     warn_of_reuse(work, upload, received)?;
-    let outcome = match &received.parsed {
-        Err(error) => Err((error.code, error.detail.clone())),
-        Ok(operation) => {
-            // What a clock wrote down that cannot be corrected orders nothing: it would make effects vanish behind a count.
-            let (at, offset) = if has_credible_clock(upload) { (operation.occurred_at, upload.clock_offset_ms) } else { (work.now, 0) };
+    let outcome = match (decisions::overruled(work, upload, received, id)?, &received.parsed) {
+        (Some(rejection), _) => Err(rejection),
+        (None, Err(error)) => Err((error.code, error.detail.clone())),
+        (None, Ok(operation)) => {
+            let (at, offset) = credible(work, upload, operation);
             let happened = Happened::on_device(at, offset, work.now, &upload.journal_id, operation.device_seq);
-            effects::apply(work, merchant, upload, operation, &happened)?
+            whole(work, |work| effects::apply(work, merchant, upload, operation, &happened))?
         }
     };
     let (status, code, detail, awaits_event) = match outcome {
@@ -187,9 +159,30 @@ fn carry_out(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, re
     Ok(Judged { verdict, awaits_commit: accepted && !awaits_event })
 }
 
+/// Effects stay whole or not at all: what is rejected at its second movement has not made its first.
+fn whole<T, R>(
+    work: &mut Work<'_>,
+    apply: impl FnOnce(&mut Work<'_>) -> Result<Result<T, R>, StoreError>,
+) -> Result<Result<T, R>, StoreError> {
+    work.conn.prepare_cached("SAVEPOINT effects")?.execute([])?;
+    let outcome = apply(work)?;
+    if outcome.is_err() {
+        work.conn.prepare_cached("ROLLBACK TO effects")?.execute([])?;
+    }
+    work.conn.prepare_cached("RELEASE effects")?.execute([])?;
+    Ok(outcome)
+}
+
+/// When an operation happened, and the offset to correct it by. What a clock wrote down that cannot be corrected orders nothing: it would make effects vanish
+/// behind a count.
+fn credible(work: &Work<'_>, upload: &AcceptUpload, operation: &Operation) -> (Timestamp, i64) {
+    if has_credible_clock(upload) { (operation.occurred_at, upload.clock_offset_ms) } else { (work.now, 0) }
+}
+
 fn record(work: &Work<'_>, upload: &AcceptUpload, received: &Received, verdict: &Verdict, awaits_event: bool) -> Result<(), StoreError> {
     let sql = "INSERT INTO operation (merchant_id, branch_id, id, device_id, journal_id, device_seq, type, status, code, detail, replaces,
-        awaits_event, occurred_at, recorded_at, body_hash, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+        awaits_event, occurred_at, recorded_at, body_hash, body, clock_offset_ms)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     let status = if verdict.status == VerdictStatus::Accepted { "accepted" } else { "rejected" };
     let occurred_at = received.parsed.as_ref().ok().map(|operation| operation.occurred_at.to_string());
     work.conn.prepare_cached(sql)?.execute(params![
@@ -203,12 +196,13 @@ fn record(work: &Work<'_>, upload: &AcceptUpload, received: &Received, verdict: 
         status,
         verdict.code.map(Code::as_str),
         verdict.detail,
-        received.replaces,
+        received.replaces.map(|id| id.to_string()),
         awaits_event,
         occurred_at,
         work.now.to_string(),
         &received.hash[..],
-        received.body
+        received.body,
+        upload.clock_offset_ms
     ])?;
     Ok(())
 }
