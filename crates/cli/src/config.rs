@@ -5,9 +5,11 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use mstore_protocol::{Env, Profile, ProfileError, did_you_mean};
+use mstore_server::PublicUrls;
 
 use crate::{
     args::{ServeArgs, address},
+    broker_config::ExternalBroker,
     failure::Failure,
 };
 
@@ -36,7 +38,22 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
     Setting { key: "mqtt_listen", default: "", doc: "MQTT address; empty: 127.0.0.1:1883, or 8883 with TLS" },
     Setting { key: "ws_listen", default: "127.0.0.1:8083", doc: "MQTT over WebSocket address" },
-    Setting { key: "broker", default: "embedded", doc: "embedded, or the URL of a broker" },
+    Setting { key: "broker", default: "embedded", doc: "embedded, or the URL of a broker: mqtt://host:port, mqtts://host:port" },
+    Setting { key: "broker_client_id", default: "", doc: "our client id at an external broker; empty: mstore-backend-ENV" },
+    Setting { key: "broker_username", default: "", doc: "our account at an external broker" },
+    Setting { key: "broker_password_file", default: "", doc: "file with its password" },
+    Setting { key: "broker_ca", default: "", doc: "authorities of an mqtts:// broker, PEM file; empty: the system's" },
+    Setting { key: "broker_cert", default: "", doc: "our certificate chain at an mqtts:// broker, PEM file" },
+    Setting { key: "broker_key", default: "", doc: "its private key, PEM file" },
+    Setting {
+        key: "broker_canary_username",
+        default: "",
+        doc: "account that may read env/devices/canary/…: tells whether the broker forwards",
+    },
+    Setting { key: "broker_canary_password_file", default: "", doc: "file with its password" },
+    Setting { key: "public_url", default: "", doc: "what devices call over HTTP; empty: the address that is listened on" },
+    Setting { key: "public_mqtt_url", default: "", doc: "what devices connect to over MQTT; empty: the broker's address" },
+    Setting { key: "public_ws_url", default: "", doc: "the same over WebSocket" },
     Setting { key: "tls_cert", default: "", doc: "certificate chain of the MQTT listener, PEM file" },
     Setting { key: "tls_key", default: "", doc: "private key of the MQTT listener, PEM file" },
     Setting { key: "log", default: "info", doc: "log filter" },
@@ -64,6 +81,9 @@ pub(crate) struct Config {
     pub(crate) mqtt_listen: SocketAddr,
     pub(crate) ws_listen: SocketAddr,
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    /// `None`: the embedded broker.
+    pub(crate) broker: Option<ExternalBroker>,
+    pub(crate) public: PublicUrls,
     pub(crate) log: String,
     pub(crate) log_json: bool,
 }
@@ -108,9 +128,7 @@ impl RawConfig {
         if !self.get("database").is_empty() {
             return Err(self.wrong("database", "this build keeps its data in the embedded SQLite only; leave it empty"));
         }
-        if self.get("broker") != "embedded" {
-            return Err(self.wrong("broker", "this build publishes to the embedded broker only; leave it at \"embedded\""));
-        }
+        let broker = ExternalBroker::check(|key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?;
         let tls = match (self.get("tls_cert"), self.get("tls_key")) {
             ("", "") => None,
             ("", _) => return Err(self.wrong("tls_key", "a key without a certificate; set tls_cert too")),
@@ -133,9 +151,24 @@ impl RawConfig {
             mqtt_listen: addr("mqtt_listen", mqtt)?,
             ws_listen: addr("ws_listen", self.get("ws_listen"))?,
             tls,
+            broker,
+            public: PublicUrls {
+                http: self.url("public_url", &["http", "https"])?,
+                mqtt: self.url("public_mqtt_url", &["mqtt", "mqtts"])?,
+                ws: self.url("public_ws_url", &["ws", "wss"])?,
+            },
             log: self.get("log").to_owned(),
             log_json,
         })
+    }
+
+    fn url(&self, key: &'static str, schemes: &[&str]) -> Result<Option<String>, Failure> {
+        let raw = self.get(key).trim_end_matches('/');
+        if raw.is_empty() {
+            return Ok(None);
+        }
+        let known = raw.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
+        if known { Ok(Some(raw.to_owned())) } else { Err(self.wrong(key, format!("{raw:?} is not {}://HOST", schemes.join(":// or ")))) }
     }
 
     /// The values as a TOML file with a comment that names each one's source.
@@ -148,7 +181,7 @@ impl RawConfig {
     }
 }
 
-fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 12] {
+fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 23] {
     [
         ("data_dir", &args.data_dir),
         ("database", &args.database),
@@ -158,6 +191,17 @@ fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 12] {
         ("mqtt_listen", &args.mqtt_listen),
         ("ws_listen", &args.ws_listen),
         ("broker", &args.broker),
+        ("broker_client_id", &args.external.broker_client_id),
+        ("broker_username", &args.external.broker_username),
+        ("broker_password_file", &args.external.broker_password_file),
+        ("broker_ca", &args.external.broker_ca),
+        ("broker_cert", &args.external.broker_cert),
+        ("broker_key", &args.external.broker_key),
+        ("broker_canary_username", &args.external.broker_canary_username),
+        ("broker_canary_password_file", &args.external.broker_canary_password_file),
+        ("public_url", &args.external.public_url),
+        ("public_mqtt_url", &args.external.public_mqtt_url),
+        ("public_ws_url", &args.external.public_ws_url),
         ("tls_cert", &args.tls_cert),
         ("tls_key", &args.tls_key),
         ("log", &args.log),
@@ -223,7 +267,8 @@ mod tests {
             "log_format = \"xml\"",
             "tls_cert = \"a.pem\"",
             "database = \"postgres://x\"",
-            "broker = \"mqtt://x\"",
+            "broker = \"amqp://x\"",
+            "public_mqtt_url = \"broker.example\"",
         ] {
             let raw = RawConfig::merge(&with_file(text), |_| None).unwrap();
             assert!(raw.check().is_err(), "{text}");

@@ -6,6 +6,7 @@ mod api;
 mod args;
 mod audit;
 mod bench;
+mod broker_config;
 mod config;
 mod data;
 mod demo;
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Serve(args) => serve::run(args).await,
+        Command::Serve(args) => serve::run(*args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Device(args) => device::run(args).await,
         Command::Tail(args) => tail::run(args).await,
