@@ -2,6 +2,7 @@
 
 mod command;
 mod run;
+mod said;
 mod screen;
 
 use mstore_protocol::BranchId;
