@@ -77,3 +77,15 @@ fn a_broker_that_is_not_there_does_not_keep_the_server_from_starting() {
     until(&server, "mstore_broker_up", 1);
     until(&server, "mstore_outbox_entries", 0);
 }
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    // Nobody listens there: the keeper of the connection and the publisher have something to say all the time.
+    let server = Server::launch(&["--broker", "mqtt://127.0.0.1:9"], full.into());
+    server.admin(&["trigger", "shop", "m1/b1"]);
+    let refused = http(server.http(), "POST", "/v1/devices/enrol", None, r#"{"code":"AAAA-BBBB-CCCC","nonce":"n"}"#);
+    assert_eq!(refused.status, 401, "{}", refused.body);
+    let ready = http(server.http(), "GET", "/readyz", None, "");
+    assert!(ready.body.contains("no broker at mqtt://127.0.0.1:9"), "no task failed: {}", ready.body);
+}
