@@ -60,6 +60,11 @@ pub(crate) fn report_missing() -> Result<bool> {
     Ok(true)
 }
 
+/// Whether these commands are here.
+pub(crate) fn have(commands: &[&str]) -> bool {
+    commands.iter().all(|command| is_on_path(command))
+}
+
 fn missing() -> Vec<&'static Package> {
     PACKAGES.iter().filter(|package| !is_on_path(package.command)).collect()
 }
