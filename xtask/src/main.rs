@@ -10,6 +10,7 @@ mod setup;
 mod soak;
 mod suite;
 mod tidy;
+mod torture;
 mod totals;
 
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Command {
     },
     /// Install the Debian packages that the tests need
     Setup,
+    /// Kill, stop, cut off and starve a server, a Mosquitto and a dozen tills, then look for every sale that a till confirmed
+    Torture(torture::TortureArgs),
     /// Check the dependency rules and the shape of the sources
     Tidy {
         /// Record improvements in the ratchet; a worse count is refused
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Demo { args } => demo::run(&args),
         Command::Test { no_install, filter } => suite::run(no_install, filter.as_deref()),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),
+        Command::Torture(args) => torture::run(&args),
         Command::Setup => setup::install_missing().map(|()| ExitCode::SUCCESS),
         Command::Tidy { bless } => tidy::run(bless),
         Command::Lint => lint::run(),

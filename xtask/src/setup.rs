@@ -21,6 +21,7 @@ const PACKAGES: &[Package] = &[
         command: "mosquitto_sub",
         needed_for: "MQTT clients that are not ours, against the embedded broker",
     },
+    Package { name: "mosquitto", command: "mosquitto", needed_for: "an external broker that is not ours, to publish to and to kill" },
     Package { name: "sqlite3", command: "sqlite3", needed_for: "a writer that is not ours, on the server's tables while it runs" },
     Package { name: "curl", command: "curl", needed_for: "the HTTP calls that the guides show" },
 ];
@@ -57,6 +58,11 @@ pub(crate) fn report_missing() -> Result<bool> {
     }
     println!("xtask: the tests that need them are skipped and say so");
     Ok(true)
+}
+
+/// Whether these commands are here.
+pub(crate) fn have(commands: &[&str]) -> bool {
+    commands.iter().all(|command| is_on_path(command))
 }
 
 fn missing() -> Vec<&'static Package> {

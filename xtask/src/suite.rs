@@ -1,10 +1,11 @@
-//! `cargo xtask test`: every test of the workspace in one run, closed by one line of totals.
+//! `cargo xtask test`: every test of the workspace and the torture of real processes in one run, closed by one line of totals.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::torture::{self, TortureArgs};
 use crate::totals::Totals;
 use crate::{cargo, setup};
 
@@ -33,6 +34,9 @@ pub(crate) fn run(no_install: bool, filter: Option<&str>) -> Result<ExitCode> {
         }
         all_good &= stream(&mut command, &mut std::io::stdout(), &mut totals)?;
     }
+    if filter.is_none() {
+        all_good &= endure(skip_missing, &mut totals)?;
+    }
     let verdict = verdict(all_good, &totals);
     if !all_good && totals.failed == 0 {
         // Whoever reads only the last line must see that something did.
@@ -43,6 +47,23 @@ pub(crate) fn run(no_install: bool, filter: Option<&str>) -> Result<ExitCode> {
     }
     println!("\n{totals}");
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The torture of real processes, counted as one more test; as skipped where a program for it is missing.
+fn endure(skip_missing: bool, totals: &mut Totals) -> Result<bool> {
+    if skip_missing && !torture::can_run() {
+        println!("skipped: torture: a program that it needs is not installed");
+        totals.skip();
+        return Ok(true);
+    }
+    // A harness that broke down proves nothing either.
+    let endured = torture::run(&TortureArgs::in_ci()).unwrap_or_else(|error| {
+        println!("torture: {error:#}");
+        ExitCode::FAILURE
+    });
+    let is_good = endured == ExitCode::SUCCESS;
+    totals.count(is_good);
+    Ok(is_good)
 }
 
 fn test_command(pass: &[&str], filter: Option<&str>) -> Command {

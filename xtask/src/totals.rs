@@ -27,6 +27,16 @@ impl Totals {
         }
     }
 
+    /// One test that ran outside cargo.
+    pub(crate) fn count(&mut self, is_good: bool) {
+        if is_good { self.harness_passed += 1 } else { self.failed += 1 }
+    }
+
+    /// One test outside cargo that could not run here.
+    pub(crate) fn skip(&mut self) {
+        self.ignored += 1;
+    }
+
     /// Tests that ran and found nothing wrong.
     pub(crate) fn passed(&self) -> u64 {
         self.harness_passed.saturating_sub(self.skipped_themselves)

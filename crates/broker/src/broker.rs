@@ -4,6 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mstore_protocol::DeviceId;
 
+use crate::receipt::Receipt;
+
 /// A message for the devices of a branch, QoS 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -18,9 +20,13 @@ pub struct Message {
 /// Why a message was not taken; it may be handed over again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The broker has been shut down.
-    #[error("the broker is shut down; publish again when it is back")]
+    /// There is no broker: it was shut down, or there is no connection to it.
+    #[error("the broker is away; publish again when it is back")]
     Stopped,
+    /// The connection ended before the broker acknowledged it. It may have been taken: devices drop what they get twice. Order is kept
+    /// only if everything from this message on is handed over again.
+    #[error("the connection to the broker ended before it acknowledged; publish again when it is back")]
+    Lost,
     /// The broker will never take this topic.
     #[error("the broker refused topic {topic:?}: {reason}")]
     Refused {
@@ -64,23 +70,36 @@ pub struct BrokerStats {
 /// A running broker.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// Hands one message over; resolves when the broker has taken it. Messages awaited one after the other stay in order.
-    async fn publish(&self, message: Message) -> Result<(), PublishError>;
+    /// Hands one message over; resolves when there is room for it, which is the back-pressure. The receipt tells when the broker has it.
+    /// Messages handed over one after the other stay in order.
+    async fn send(&self, message: Message) -> Result<Receipt, PublishError>;
 
-    /// Hands several messages over, in order; an external broker pipelines them. One answer per message.
+    /// Hands one message over and waits until the broker has it.
+    async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        self.send(message).await?.await
+    }
+
+    /// Hands several messages over, in order, before it waits for the first. One answer per message.
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
-        let mut answers = Vec::with_capacity(messages.len());
+        let mut receipts = Vec::with_capacity(messages.len());
         for message in messages {
-            answers.push(self.publish(message).await);
+            receipts.push(self.send(message).await);
+        }
+        let mut answers = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            answers.push(match receipt {
+                Ok(receipt) => receipt.await,
+                Err(error) => Err(error),
+            });
         }
         answers
     }
 
     /// Closes a device's connection and purges its session, within a second. Call it *after* the registry has changed:
-    /// a login that began before is checked again.
+    /// a login that began before is checked again. An external broker's sessions are not ours to close: it answers [`Kicked::Absent`].
     async fn kick(&self, device: &DeviceId) -> Kicked;
 
-    /// Open connections.
+    /// Open connections of devices, where the broker tells.
     fn connected(&self) -> usize;
 
     /// How it is doing.

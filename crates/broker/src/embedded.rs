@@ -25,11 +25,13 @@ use rmqtt::{
 };
 use tokio::sync::{RwLock, oneshot, watch};
 
+pub(crate) use self::config::PACKET_BYTES_MAX;
 pub use self::config::{BrokerLimits, EmbeddedConfig, ListenAddrs, StartError, TlsListen};
 use self::gate::Gate;
 use crate::{
     auth::DeviceAuth,
     broker::{Broker, BrokerStats, Kicked, Message, PublishError},
+    receipt::Receipt,
 };
 
 /// A broker on threads of its own. Dropping it stops it as [`Broker::shutdown`] does, without waiting.
@@ -76,7 +78,7 @@ impl EmbeddedBroker {
 
 #[async_trait]
 impl Broker for EmbeddedBroker {
-    async fn publish(&self, message: Message) -> Result<(), PublishError> {
+    async fn send(&self, message: Message) -> Result<Receipt, PublishError> {
         let running = self.running.read().await;
         let Some(Running { context, sender }) = running.as_ref() else { return Err(PublishError::Stopped) };
         let topic = message.topic.clone();
@@ -84,7 +86,7 @@ impl Broker for EmbeddedBroker {
             .await
             .map_err(|error| PublishError::Refused { topic, reason: format!("{error:#}") })?;
         self.published.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(Receipt::taken())
     }
 
     async fn kick(&self, device: &DeviceId) -> Kicked {

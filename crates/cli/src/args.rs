@@ -1,5 +1,7 @@
 //! The command line: names, defaults and help of every command. No behaviour.
 
+// By its path, so that whoever takes this file in by path (the fuzz targets) finds it, too.
+#[path = "args/desk.rs"]
 mod desk;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -23,8 +25,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the server: HTTP API, sequencer, embedded broker.
-    Serve(ServeArgs),
+    /// Run the server: HTTP API, sequencer, and the embedded broker or the way to yours.
+    Serve(Box<ServeArgs>),
     /// A shop whose tills stay true, from one command: server, broker and real tills over loopback, then a verdict.
     Demo(DemoArgs),
     /// Add, list, rotate, revoke, move or run a till.
@@ -75,9 +77,11 @@ pub(crate) struct ServeArgs {
     /// MQTT over WebSocket address [default: 127.0.0.1:8083].
     #[arg(long, value_name = "ADDR")]
     pub(crate) ws_listen: Option<String>,
-    /// embedded: this build knows no other.
+    /// embedded, or the URL of a broker: mqtt://host:port, mqtts://host:port [default: embedded].
     #[arg(long)]
     pub(crate) broker: Option<String>,
+    #[command(flatten)]
+    pub(crate) external: ExternalArgs,
     /// Certificate chain (PEM) of the MQTT listener.
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_cert: Option<String>,
@@ -96,6 +100,44 @@ pub(crate) struct ServeArgs {
     /// Print one JSON line with the bound addresses when ready (for programs that start a server).
     #[arg(long, hide = true)]
     pub(crate) ready_json: bool,
+}
+
+/// How to reach an external broker, and what devices are told to reach. Passwords come from files: a command line is public.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ExternalArgs {
+    /// Our client id at an external broker [default: mstore-backend-ENV].
+    #[arg(long, value_name = "ID")]
+    pub(crate) broker_client_id: Option<String>,
+    /// Our account at an external broker.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) broker_username: Option<String>,
+    /// File with its password.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) broker_password_file: Option<String>,
+    /// Authorities of an mqtts:// broker (PEM) [default: the system's].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) broker_ca: Option<String>,
+    /// Our certificate chain at an mqtts:// broker (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) broker_cert: Option<String>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) broker_key: Option<String>,
+    /// Account that may read ENV/devices/canary/…: tells whether the broker forwards what we publish.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) broker_canary_username: Option<String>,
+    /// File with its password.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) broker_canary_password_file: Option<String>,
+    /// What devices call over HTTP [default: the address that is listened on].
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// What devices connect to over MQTT [default: the broker's address].
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_mqtt_url: Option<String>,
+    /// The same over WebSocket.
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_ws_url: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -256,7 +298,8 @@ pub(crate) struct RunArgs {
     /// Claim code from `device add`: the first time, and after the till was moved, revoked or lost its token.
     #[arg(long)]
     pub(crate) claim: Option<String>,
-    /// One JSON line per change of status instead of the table; commands come from stdin all the same.
+    /// One JSON object per line instead of the table: every answer to a command (from stdin all the same) and every change of status.
+    /// What a commit's event names is on disk.
     #[arg(long)]
     pub(crate) json: bool,
 }

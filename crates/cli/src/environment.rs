@@ -5,7 +5,7 @@
 
 use mstore_protocol::nearest;
 
-use crate::{config, failure::Failure};
+use crate::{failure::Failure, settings};
 
 const PREFIX: &str = "MSTORE_";
 /// Of this project's own tests.
@@ -16,7 +16,7 @@ const OTHERS: [&str; 5] = ["MSTORE_CONFIG", "MSTORE_SERVER", "MSTORE_ADMIN_TOKEN
 /// Names the variables that nobody reads; refuses one that was meant as a setting.
 #[allow(clippy::print_stderr)]
 pub(crate) fn check(names: impl IntoIterator<Item = String>) -> Result<(), Failure> {
-    let known: Vec<String> = config::variables().chain(OTHERS.map(str::to_owned)).collect();
+    let known: Vec<String> = settings::variables().chain(OTHERS.map(str::to_owned)).collect();
     let unread = |name: &String| name.starts_with(PREFIX) && !name.starts_with(TESTS) && !known.contains(name);
     for name in names.into_iter().filter(unread) {
         if let Some(meant) = meant(&name, &known) {

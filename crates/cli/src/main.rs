@@ -6,6 +6,7 @@ mod api;
 mod args;
 mod audit;
 mod bench;
+mod broker_config;
 mod config;
 mod data;
 mod demo;
@@ -15,6 +16,7 @@ mod failure;
 mod logging;
 mod serve;
 mod server_process;
+mod settings;
 mod shop;
 mod stock;
 mod table;
@@ -58,7 +60,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Serve(args) => serve::run(args).await,
+        Command::Serve(args) => serve::run(*args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Device(args) => device::run(args).await,
         Command::Stock(args) => stock::run(args).await,

@@ -3,17 +3,11 @@
 use std::{net::SocketAddr, path::Path};
 
 use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
-use mstore_server::{DataDir, DataDirError, Running, Server, ServerConfig, StartError, system_clock};
+use mstore_server::{BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError, system_clock};
 use mstore_store::sqlite::{SqliteConfig, SqliteStore};
 use tokio::net::TcpListener;
 
-use crate::{
-    args::ServeArgs,
-    config::{Config, RawConfig},
-    failure::Failure,
-    logging,
-    server_process::Ready,
-};
+use crate::{args::ServeArgs, config::Config, failure::Failure, logging, server_process::Ready, settings::RawConfig};
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
@@ -41,7 +35,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 pub(crate) struct Started {
     pub(crate) running: Running,
     data: DataDir,
-    tls: bool,
+    /// What to say behind the MQTT address.
+    note: &'static str,
 }
 
 /// Opens the data directory and the store, binds every port, starts.
@@ -57,13 +52,26 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
     let clock = system_clock();
     let store = SqliteStore::open(SqliteConfig::new(data.database_path(), clock))
         .map_err(|error| Failure::unavailable(format!("the database {}: {error}", data.database_path().display())))?;
-    let tls = config.tls.clone().map(|(cert, key)| TlsListen { addr: config.mqtt_listen, cert, key });
-    let plain = tls.is_none().then_some(config.mqtt_listen);
-    let mqtt = EmbeddedConfig { tcp: plain, ws: Some(config.ws_listen), tls, limits: BrokerLimits::default() };
-    let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), mqtt);
+    let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), broker(config)?);
+    server.public = config.public.clone();
     server.profile = config.profile;
     let running = Server::start(server, store, http).await.map_err(|error| start_failure(&error))?;
-    Ok(Started { running, data, tls: config.tls.is_some() })
+    let note = match (&config.broker, &config.tls) {
+        (Some(_), _) => "   (external broker)",
+        (None, Some(_)) => "   (TLS)",
+        (None, None) => "",
+    };
+    Ok(Started { running, data, note })
+}
+
+fn broker(config: &Config) -> Result<BrokerConfig, Failure> {
+    if let Some(external) = &config.broker {
+        let loaded = external.load(&config.env).map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
+        return Ok(loaded.into());
+    }
+    let tls = config.tls.clone().map(|(cert, key)| TlsListen { addr: config.mqtt_listen, cert, key });
+    let tcp = tls.is_none().then_some(config.mqtt_listen);
+    Ok(EmbeddedConfig { tcp, ws: Some(config.ws_listen), tls, limits: BrokerLimits::default() }.into())
 }
 
 async fn bind(name: &str, addr: SocketAddr) -> Result<TcpListener, Failure> {
@@ -82,8 +90,8 @@ impl Started {
     pub(crate) fn ready(&self) -> Ready {
         Ready {
             http: self.running.http_url(),
-            mqtt: mqtt_url(&self.running),
-            ws: self.running.ws_addr().map_or_else(String::new, |addr| format!("ws://{addr}/mqtt")),
+            mqtt: self.running.mqtt_url(),
+            ws: self.running.ws_url(),
             database: self.data.database_path(),
             admin_token_file: self.data.admin_token_path(),
         }
@@ -97,7 +105,7 @@ impl Started {
         format!(
             "MStore Sync {version}\n\
              \n  HTTP API     {http}        (OpenAPI at {http}/openapi.json, health at /healthz and /readyz, metrics at /metrics)\
-             \n  MQTT         {mqtt}{tls}\
+             \n  MQTT         {mqtt}{note}\
              \n  WebSocket    {ws}\
              \n  data         {dir}   ({first})\
              \n  admin token  {token}\
@@ -106,17 +114,11 @@ impl Started {
             version = env!("CARGO_PKG_VERSION"),
             http = ready.http,
             mqtt = ready.mqtt,
-            ws = ready.ws,
-            tls = if self.tls { "   (TLS)" } else { "" },
+            ws = if ready.ws.is_empty() { "-" } else { &ready.ws },
+            note = self.note,
             dir = shown(self.data.path()),
         )
     }
-}
-
-fn mqtt_url(running: &Running) -> String {
-    let addrs = running.broker_addrs();
-    let tls = addrs.tls.map(|addr| format!("mqtts://{addr}"));
-    tls.or_else(|| addrs.tcp.map(|addr| format!("mqtt://{addr}"))).unwrap_or_default()
 }
 
 fn shown(path: &Path) -> String {

@@ -16,15 +16,12 @@ mod secrets;
 mod session;
 mod wire;
 
-#[allow(dead_code, unreachable_pub, reason = "most of it is for the command line")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "most of it is for the command line")]
 #[path = "../../cli/src/args.rs"]
 mod args;
 #[allow(dead_code, unreachable_pub, reason = "of its server only the claim code's text matters here")]
 #[path = "../../server/src/claim.rs"]
 mod claim;
-#[allow(dead_code, unreachable_pub, reason = "most of it is for the command line")]
-#[path = "../../cli/src/config.rs"]
-mod config;
 #[allow(dead_code, unreachable_pub, reason = "most of it is for the server")]
 #[path = "../../server/src/http/credentials.rs"]
 mod credentials;
@@ -34,6 +31,9 @@ mod data;
 #[allow(dead_code, unreachable_pub, reason = "most of it is for the command line")]
 #[path = "../../cli/src/failure.rs"]
 mod failure;
+#[allow(dead_code, unreachable_pub, reason = "most of it is for the command line")]
+#[path = "../../cli/src/settings.rs"]
+mod settings;
 #[allow(dead_code, unreachable_pub, reason = "most of it is for the client's database")]
 #[path = "../../client/src/staged.rs"]
 mod staged;

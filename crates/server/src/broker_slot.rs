@@ -1,15 +1,32 @@
-//! The broker as the server holds it: there may be none for a moment, and a new one in the same place.
+//! The broker as the server holds it: an embedded one that may be gone for a moment and come again in the same place, or the way to an
+//! external one.
 
 use std::sync::Arc;
 
 use mstore_broker::{
-    Broker, BrokerStats, DeviceAuth, EmbeddedBroker, EmbeddedConfig, Kicked, ListenAddrs, Message, PublishError, StartError,
+    Broker, BrokerStats, BrokerUrl, CanaryState, DeviceAuth, EmbeddedBroker, EmbeddedConfig, ExternalBroker, ExternalConfig, Kicked,
+    ListenAddrs, Message, PublishError, Receipt, StartError,
 };
 use mstore_protocol::DeviceId;
 use tokio::sync::{RwLock, watch};
 
+use crate::BrokerConfig;
+
+/// The broker that frames go to.
+pub(crate) enum BrokerSlot {
+    /// In this process.
+    Embedded(Box<EmbeddedSlot>),
+    /// Somewhere else.
+    External {
+        /// The way to it.
+        broker: ExternalBroker,
+        /// What devices connect to unless they are told otherwise.
+        url: BrokerUrl,
+    },
+}
+
 /// The embedded broker, or the gap between two of them.
-pub(crate) struct BrokerSlot {
+pub(crate) struct EmbeddedSlot {
     config: EmbeddedConfig,
     auth: Arc<dyn DeviceAuth>,
     addrs: ListenAddrs,
@@ -19,7 +36,101 @@ pub(crate) struct BrokerSlot {
 }
 
 impl BrokerSlot {
-    pub(crate) async fn start(mut config: EmbeddedConfig, auth: Arc<dyn DeviceAuth>) -> Result<Self, StartError> {
+    pub(crate) async fn start(config: BrokerConfig, auth: Arc<dyn DeviceAuth>) -> Result<Self, StartError> {
+        match config {
+            BrokerConfig::Embedded(config) => EmbeddedSlot::start(config, auth).await.map(|slot| Self::Embedded(Box::new(slot))),
+            BrokerConfig::External(config) => Ok(Self::external(config)),
+        }
+    }
+
+    fn external(config: ExternalConfig) -> Self {
+        let url = config.url.clone();
+        Self::External { broker: ExternalBroker::start(config), url }
+    }
+
+    /// The addresses bound, the same after a restart; none of an external broker.
+    pub(crate) fn addrs(&self) -> ListenAddrs {
+        match self {
+            Self::Embedded(slot) => slot.addrs,
+            Self::External { .. } => ListenAddrs { tcp: None, ws: None, tls: None },
+        }
+    }
+
+    /// The external broker's URL.
+    pub(crate) fn external_url(&self) -> Option<&BrokerUrl> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External { url, .. } => Some(url),
+        }
+    }
+
+    /// Counts the brokers started or the connections made; wakes with every new one. After each, retained heads may be gone, and what was in
+    /// flight is lost.
+    pub(crate) fn starts(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Embedded(slot) => slot.started.subscribe(),
+            Self::External { broker, .. } => broker.connections(),
+        }
+    }
+
+    /// Hands a message over if that is still the `start`-th start.
+    pub(crate) async fn send(&self, start: u64, message: Message) -> Result<Receipt, PublishError> {
+        match self {
+            Self::Embedded(slot) => slot.send(start, message).await,
+            Self::External { broker, .. } => broker.send_on(start, message).await,
+        }
+    }
+
+    pub(crate) async fn kick(&self, device: &DeviceId) -> Kicked {
+        match self {
+            Self::Embedded(slot) => {
+                let Some(broker) = slot.current.read().await.clone() else { return Kicked::Absent };
+                broker.kick(device).await
+            }
+            Self::External { broker, .. } => broker.kick(device).await,
+        }
+    }
+
+    /// How it is doing; why not, while it takes no messages.
+    pub(crate) async fn stats(&self) -> Result<BrokerStats, String> {
+        match self {
+            Self::Embedded(slot) => {
+                let broker = slot.current.read().await.clone();
+                broker.map(|broker| broker.stats()).ok_or_else(|| "the broker is not running".to_owned())
+            }
+            Self::External { broker, url } => {
+                let state = broker.state().borrow().clone();
+                if state.up { Ok(broker.stats()) } else { Err(format!("no broker at {url}: {}", state.reason)) }
+            }
+        }
+    }
+
+    /// Whether what is published is known to arrive, and messages in flight: an external broker's alone.
+    pub(crate) fn external_gauges(&self) -> Option<(CanaryState, usize)> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External { broker, .. } => Some((broker.state().borrow().canary, broker.in_flight())),
+        }
+    }
+
+    pub(crate) async fn stop(&self) {
+        match self {
+            Self::Embedded(slot) => slot.stop().await,
+            Self::External { broker, .. } => broker.shutdown().await,
+        }
+    }
+
+    /// Stops the embedded broker and starts another on the same addresses; an external one is not ours to start.
+    pub(crate) async fn restart(&self) -> Result<(), StartError> {
+        match self {
+            Self::Embedded(slot) => slot.restart().await,
+            Self::External { .. } => Ok(()),
+        }
+    }
+}
+
+impl EmbeddedSlot {
+    async fn start(mut config: EmbeddedConfig, auth: Arc<dyn DeviceAuth>) -> Result<Self, StartError> {
         let broker = EmbeddedBroker::start(config.clone(), auth.clone()).await?;
         let addrs = broker.addrs();
         config.tcp = addrs.tcp;
@@ -31,40 +142,22 @@ impl BrokerSlot {
         Ok(Self { config, auth, addrs, current, started: watch::Sender::new(1) })
     }
 
-    /// The addresses bound, the same after a restart.
-    pub(crate) fn addrs(&self) -> ListenAddrs {
-        self.addrs
-    }
-
-    /// Wakes when another broker was started.
-    pub(crate) fn starts(&self) -> watch::Receiver<u64> {
-        self.started.subscribe()
-    }
-
-    pub(crate) async fn publish(&self, message: Message) -> Result<(), PublishError> {
+    async fn send(&self, start: u64, message: Message) -> Result<Receipt, PublishError> {
         let Some(broker) = self.current.read().await.clone() else { return Err(PublishError::Stopped) };
-        broker.publish(message).await
+        if *self.started.borrow() != start {
+            return Err(PublishError::Stopped);
+        }
+        broker.send(message).await
     }
 
-    pub(crate) async fn kick(&self, device: &DeviceId) -> Kicked {
-        let Some(broker) = self.current.read().await.clone() else { return Kicked::Absent };
-        broker.kick(device).await
-    }
-
-    /// How it is doing; `None` while there is none.
-    pub(crate) async fn stats(&self) -> Option<BrokerStats> {
-        Some(self.current.read().await.clone()?.stats())
-    }
-
-    pub(crate) async fn stop(&self) {
+    async fn stop(&self) {
         let taken = self.current.write().await.take();
         if let Some(broker) = taken {
             broker.shutdown().await;
         }
     }
 
-    /// Stops the broker and starts another on the same addresses.
-    pub(crate) async fn restart(&self) -> Result<(), StartError> {
+    async fn restart(&self) -> Result<(), StartError> {
         self.stop().await;
         let broker = EmbeddedBroker::start(self.config.clone(), self.auth.clone()).await?;
         *self.current.write().await = Some(Arc::new(broker));

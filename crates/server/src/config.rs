@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mstore_broker::EmbeddedConfig;
+use mstore_broker::{EmbeddedConfig, ExternalConfig};
 use mstore_protocol::{Env, Profile, Timestamp, limits::HEAD_INTERVAL_S};
 
 use crate::{AdminToken, MasterKey};
@@ -27,8 +27,8 @@ pub struct ServerConfig {
     pub profile: Profile,
     /// What tokens are made and checked with.
     pub secrets: Secrets,
-    /// Where the embedded broker listens.
-    pub mqtt: EmbeddedConfig,
+    /// The broker that devices are reached through.
+    pub broker: BrokerConfig,
     /// What devices are told to connect to, where it differs from the bound addresses.
     pub public: PublicUrls,
     /// Bounds.
@@ -41,12 +41,12 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     /// Default bounds and intervals, the system's clock, addresses as they are bound.
-    pub fn new(env: Env, secrets: Secrets, mqtt: EmbeddedConfig) -> Self {
+    pub fn new(env: Env, secrets: Secrets, broker: impl Into<BrokerConfig>) -> Self {
         Self {
             env,
             profile: Profile::default(),
             secrets,
-            mqtt,
+            broker: broker.into(),
             public: PublicUrls::default(),
             limits: ServerLimits::default(),
             timing: Timing::default(),
@@ -60,8 +60,29 @@ impl fmt::Debug for ServerConfig {
         write!(
             f,
             "ServerConfig({}, {}, {:?}, {:?}, {:?}, {:?}, secrets …)",
-            self.env, self.profile, self.mqtt, self.public, self.limits, self.timing
+            self.env, self.profile, self.broker, self.public, self.limits, self.timing
         )
+    }
+}
+
+/// The broker that devices are reached through.
+#[derive(Debug, Clone)]
+pub enum BrokerConfig {
+    /// One in this process.
+    Embedded(EmbeddedConfig),
+    /// One that others run; devices' accounts there are theirs too.
+    External(ExternalConfig),
+}
+
+impl From<EmbeddedConfig> for BrokerConfig {
+    fn from(config: EmbeddedConfig) -> Self {
+        Self::Embedded(config)
+    }
+}
+
+impl From<ExternalConfig> for BrokerConfig {
+    fn from(config: ExternalConfig) -> Self {
+        Self::External(config)
     }
 }
 
@@ -74,8 +95,8 @@ pub struct Secrets {
     pub admin_token: AdminToken,
 }
 
-/// URLs that devices are told, when a proxy or a name stands before the server. Unset ones are built from the bound addresses; a listener on
-/// all interfaces is named by the `Host` that the device called.
+/// URLs that devices are told, when a proxy or a name stands before the server. Unset ones are built from the bound addresses, or are the
+/// external broker's; a listener on all interfaces is named by the `Host` that the device called.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublicUrls {
     /// `https://sync.example.com`.

@@ -39,7 +39,7 @@ pub use openapi::openapi_json;
 pub(crate) use router::router;
 
 use crate::{ServerConfig, answers::Answers, auth::Directory, broker_slot::BrokerSlot, meters::Meters, tail::Tail};
-pub(crate) use enrol::http_url;
+pub(crate) use enrol::{http_url, mqtt_url, ws_url};
 use problem::Refusal;
 pub(crate) use rate_limit::WrongClaims;
 

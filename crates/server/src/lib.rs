@@ -21,7 +21,7 @@ mod tasks;
 mod tokens;
 
 pub use claim::ClaimCode;
-pub use config::{Clock, PublicUrls, Secrets, ServerConfig, ServerLimits, Timing, system_clock};
+pub use config::{BrokerConfig, Clock, PublicUrls, Secrets, ServerConfig, ServerLimits, Timing, system_clock};
 pub use data_dir::{DataDir, DataDirError};
 pub use http::openapi_json;
 pub use running::{Running, Server, StartError};

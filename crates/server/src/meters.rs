@@ -26,9 +26,15 @@ pub(crate) struct Meters {
 pub(crate) struct BranchMeters {
     /// Frames handed to the broker, retries included.
     pub(crate) attempted: Counter,
-    /// Frames that the broker took.
+    /// Frames that the broker acknowledged.
     pub(crate) acknowledged: Counter,
-    /// Commit to handed over.
+    /// Times that an acknowledgement was waited for in vain: what was in flight then is attempted again.
+    pub(crate) lost: Counter,
+    /// Commits that sent no frames.
+    pub(crate) head_only: Counter,
+    /// Handed over to acknowledged.
+    pub(crate) round_trip: Histogram,
+    /// Commit to acknowledged.
     pub(crate) publish: Histogram,
     /// Bytes of frames and heads.
     pub(crate) bytes: Counter,
@@ -100,6 +106,9 @@ impl Meters {
         BranchMeters {
             attempted: counter("mstore_publish_attempted_total", None),
             acknowledged: counter("mstore_publish_acknowledged_total", None),
+            lost: counter("mstore_publish_lost_total", None),
+            head_only: counter("mstore_publish_head_only_total", None),
+            round_trip: self.recorder.register_histogram(&key("mstore_publish_to_acknowledged_seconds", None), &META),
             publish: self.recorder.register_histogram(&key("mstore_commit_to_published_seconds", None), &META),
             bytes: counter("mstore_publish_payload_bytes_total", None),
             accepted: verdict("accepted"),
@@ -115,7 +124,12 @@ impl Meters {
         let name = KeyName::from_const_str;
         let counters = [
             ("mstore_publish_attempted_total", "Frames handed to the broker, retries included"),
-            ("mstore_publish_acknowledged_total", "Frames that the broker took"),
+            ("mstore_publish_acknowledged_total", "Frames that the broker acknowledged"),
+            (
+                "mstore_publish_lost_total",
+                "Connections to the broker that ended before it acknowledged; what was in flight is attempted again",
+            ),
+            ("mstore_publish_head_only_total", "Commits published as a head without frames: bulk changes and collapsed backlogs"),
             ("mstore_publish_payload_bytes_total", "Payload bytes of frames and heads"),
             ("mstore_operations_total", "Operations of devices by verdict"),
             ("mstore_changes_answers_total", "Answers of /changes by status"),
@@ -124,7 +138,8 @@ impl Meters {
             self.recorder.describe_counter(name(counter), None, text.into());
         }
         let histograms = [
-            ("mstore_commit_to_published_seconds", "From a commit to its frame in the broker"),
+            ("mstore_commit_to_published_seconds", "From a commit to the broker's acknowledgement of its frame"),
+            ("mstore_publish_to_acknowledged_seconds", "From handing a frame to the broker to its acknowledgement"),
             ("mstore_http_request_seconds", "From a request's head to its answer's head"),
         ];
         for (histogram, text) in histograms {

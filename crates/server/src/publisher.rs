@@ -1,11 +1,13 @@
 //! Carries durable commits to the broker: frames in order, then the head. It makes nothing up and skips nothing: what the broker did not
-//! take stays in the outbox and is tried again.
+//! acknowledge stays in the outbox and is published again, from the oldest on, so that the order of a branch survives a broken connection.
+
+mod window;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mstore_broker::{Message, PublishError};
-use mstore_protocol::{BranchKey, Collection, Env, Scope, Topic};
+use mstore_protocol::{BranchKey, Collection, Env, Scope, Timestamp, Topic};
 use mstore_store::{OutboxEntry, OutboxMessage, Store, StoreError};
 use tokio::{
     sync::mpsc,
@@ -13,6 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::window::{Flying, Landed, Window};
 use crate::{
     Clock,
     broker_slot::BrokerSlot,
@@ -53,8 +56,12 @@ pub(crate) struct Publisher {
 /// How far the publisher has come.
 #[derive(Default)]
 pub(crate) struct Place {
-    /// The last entry that the broker took.
+    /// The last entry that was handed to the broker.
     last_id: u64,
+    /// What it has not acknowledged yet.
+    window: Window,
+    /// The start of the broker, or the connection to it, that this was handed to.
+    start: u64,
     /// The outbox holds entries that were not seen in memory.
     read_outbox: bool,
     /// Waits after a failure.
@@ -67,6 +74,22 @@ pub(crate) struct Place {
 enum Paused {
     Broker,
     Store(StoreError),
+}
+
+/// What ended a wait.
+enum Woken {
+    /// There is something to publish, or it is time to look.
+    Work,
+    Landed(Landed),
+    Stop,
+}
+
+/// Where a message comes from.
+struct Origin {
+    entry: Option<u64>,
+    key: BranchKey,
+    collection: Option<Collection>,
+    committed: Option<Timestamp>,
 }
 
 /// The outbox's own bytes, not a copy.
@@ -91,30 +114,42 @@ impl Publisher {
         let mut starts = self.broker.starts();
         let mut look = Instant::now();
         self.place.read_outbox = true;
-        loop {
+        'work: loop {
             let mut woken = std::pin::pin!(wake.notified());
             woken.as_mut().enable();
             if Instant::now() >= look {
                 look = Instant::now() + LOOK_INTERVAL;
                 self.look().await;
             }
-            self.round().await;
-            let next = [Some(look), self.place.retry.map(|(at, _)| at), self.next_head()].into_iter().flatten().min();
-            tokio::select! {
-                () = woken => {}
-                () = sleep_until(next.unwrap_or(look)) => {}
-                changed = starts.changed() => {
-                    if changed.is_ok() {
-                        tracing::info!("broker restarted, sending all heads");
-                        self.heads.all_due(Instant::now());
-                        self.place.retry = None;
-                    }
+            let start = *starts.borrow_and_update();
+            self.round(start).await;
+            loop {
+                let next = [Some(look), self.place.retry.map(|(at, _)| at), self.next_head()].into_iter().flatten().min();
+                let what = tokio::select! {
+                    landed = self.place.window.landed() => Woken::Landed(landed),
+                    () = woken.as_mut() => Woken::Work,
+                    () = sleep_until(next.unwrap_or(look)) => Woken::Work,
+                    _ = starts.changed() => Woken::Work,
+                    () = stop.cancelled() => Woken::Stop,
+                };
+                match what {
+                    Woken::Work => break,
+                    Woken::Landed(landed) => self.land(landed).await,
+                    Woken::Stop => break 'work,
                 }
-                () = stop.cancelled() => break,
             }
         }
-        if timeout(DRAIN_TIMEOUT, self.round()).await.is_err() {
+        let start = *starts.borrow_and_update();
+        if timeout(DRAIN_TIMEOUT, self.drain(start)).await.is_err() {
             tracing::warn!("publisher stopped with a backlog; it stays in the outbox");
+        }
+    }
+
+    async fn drain(&mut self, start: u64) {
+        self.round(start).await;
+        while !self.place.window.is_empty() {
+            let landed = self.place.window.landed().await;
+            self.land(landed).await;
         }
     }
 
@@ -132,7 +167,10 @@ impl Publisher {
         }
     }
 
-    async fn round(&mut self) {
+    async fn round(&mut self, start: u64) {
+        if start != self.place.start {
+            self.begin_again(start).await;
+        }
         if self.place.retry.is_some_and(|(at, _)| Instant::now() < at) {
             return;
         }
@@ -140,16 +178,43 @@ impl Publisher {
             Ok(()) => self.due_heads().await,
             paused => paused,
         };
-        let Err(paused) = outcome else {
-            self.place.retry = None;
-            return;
-        };
+        match outcome {
+            Ok(()) => self.place.retry = None,
+            Err(paused) => self.pause(&paused),
+        }
+    }
+
+    /// The broker came up, or another connection to it: retained heads may be gone, and what was in flight goes first.
+    async fn begin_again(&mut self, start: u64) {
+        while let Some(landed) = self.place.window.landed_already() {
+            self.land(landed).await;
+        }
+        self.rewind(None);
+        if self.place.start > 0 {
+            tracing::info!("broker came up again, sending all heads");
+        }
+        self.place.start = start;
+        self.place.retry = None;
+        self.heads.all_due(Instant::now());
+    }
+
+    fn pause(&mut self, paused: &Paused) {
         let wait = self.place.retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
         self.place.retry = Some((Instant::now() + wait, wait));
         self.place.read_outbox = true;
         match paused {
             Paused::Broker => tracing::warn!(wait_ms = wait.as_millis(), "broker away, backlog kept"),
             Paused::Store(error) => tracing::warn!(%error, wait_ms = wait.as_millis(), "outbox not readable, trying again"),
+        }
+    }
+
+    /// Everything in flight is lost, beginning with `first` if that was an entry: it will be read from the outbox again.
+    fn rewind(&mut self, first: Option<u64>) {
+        let (next, others) = self.place.window.clear();
+        if let Some(first) = first.or(next) {
+            tracing::info!(first, others, "not acknowledged: to be published again");
+            self.place.last_id = first - 1;
+            self.place.read_outbox = true;
         }
     }
 
@@ -175,81 +240,101 @@ impl Publisher {
     }
 
     async fn send_all(&mut self, entries: Vec<OutboxEntry>) -> Result<(), Paused> {
-        for entry in entries {
+        for OutboxEntry { id, key, seq, at, message } in entries {
             // Read from the outbox a moment ago, and once more from memory.
-            if entry.id <= self.place.last_id {
+            if id <= self.place.last_id {
                 continue;
             }
-            match entry.message {
-                OutboxMessage::Frame { ref collection, ref payload } => {
-                    let topic = Topic::updates(&self.scope(&entry.key), collection).to_string();
-                    let key = entry.key.clone();
-                    self.hand_over(&key, topic, Bytes::from_owner(Shared(payload.clone())), false, Some(collection.clone())).await?;
-                    let age_ms = (self.clock)().as_ms().saturating_sub(entry.at.as_ms()).max(0);
-                    let age = Duration::from_millis(age_ms.unsigned_abs());
-                    self.meters.branch(&key).publish.record(age.as_secs_f64());
-                    tracing::debug!(branch = %key, seq = entry.seq, id = entry.id, "frame published");
+            match message {
+                OutboxMessage::Frame { collection, payload } => {
+                    let topic = Topic::updates(&self.scope(&key), &collection).to_string();
+                    let origin = Origin { entry: Some(id), key: key.clone(), collection: Some(collection), committed: Some(at) };
+                    self.hand_over(origin, topic, Bytes::from_owner(Shared(payload))).await?;
+                    tracing::debug!(branch = %key, seq, id, "frame published");
                     self.heads.changed(&key, Instant::now());
                 }
                 OutboxMessage::HeadOnly => {
-                    let within = self.pull_within_ms(&entry.key).await?;
-                    tracing::info!(branch = %entry.key, seq = entry.seq, pull_within_ms = within, "commit without frames, devices pull");
-                    self.send_head(&entry.key, Some(within)).await?;
+                    let within = self.pull_within_ms(&key).await?;
+                    tracing::info!(branch = %key, seq, pull_within_ms = within, "commit without frames, devices pull");
+                    self.meters.branch(&key).head_only.increment(1);
+                    self.send_head(&key, Some(id), Some(within)).await?;
                 }
             }
-            self.place.last_id = entry.id;
-            // Full only when the store is far behind: then it is right to wait. Closed only at the end.
-            let _ = self.acknowledgements.send(entry.id).await;
+            self.place.last_id = id;
+            while let Some(landed) = self.place.window.landed_already() {
+                self.land(landed).await;
+            }
         }
         Ok(())
     }
 
     async fn due_heads(&mut self) -> Result<(), Paused> {
         for key in self.heads.due(Instant::now()) {
-            self.send_head(&key, None).await?;
+            self.send_head(&key, None, None).await?;
         }
         Ok(())
     }
 
-    async fn send_head(&mut self, key: &BranchKey, pull_within_ms: Option<u64>) -> Result<(), Paused> {
+    async fn send_head(&mut self, key: &BranchKey, entry: Option<u64>, pull_within_ms: Option<u64>) -> Result<(), Paused> {
         let Some(mut head) = self.store.head(key).await? else { return Ok(()) };
         head.pull_within_ms = pull_within_ms;
         head.at = (self.clock)();
         let topic = Topic::head(&self.scope(key)).to_string();
-        self.hand_over(key, topic, Bytes::from(head.to_json()), true, None).await?;
+        let origin = Origin { entry, key: key.clone(), collection: None, committed: None };
+        self.hand_over(origin, topic, Bytes::from(head.to_json())).await?;
         tracing::debug!(branch = %key, seq = head.seq, "head published");
         self.heads.sent(key, Instant::now());
         Ok(())
     }
 
-    async fn hand_over(
-        &self,
-        key: &BranchKey,
-        topic: String,
-        payload: Bytes,
-        retain: bool,
-        collection: Option<Collection>,
-    ) -> Result<(), Paused> {
-        let meters = self.meters.branch(key);
-        let frame = !retain;
-        if frame {
-            meters.attempted.increment(1);
+    /// Hands a message to the broker, waiting while it has no room. Heads are retained, frames never.
+    async fn hand_over(&mut self, origin: Origin, topic: String, payload: Bytes) -> Result<(), Paused> {
+        let Origin { entry, key, collection, committed } = origin;
+        if committed.is_some() {
+            self.meters.branch(&key).attempted.increment(1);
         }
-        match self.broker.publish(Message { topic: topic.clone(), payload: payload.clone(), retain }).await {
-            Ok(()) => {}
-            Err(PublishError::Stopped) => return Err(Paused::Broker),
+        let message = Message { topic: topic.clone(), payload: payload.clone(), retain: collection.is_none() };
+        let flying = Flying { entry, key, collection, committed, topic, payload, handed_over: Instant::now() };
+        match self.broker.send(self.place.start, message).await {
+            Ok(receipt) => self.place.window.push(flying, receipt),
+            Err(error @ PublishError::Refused { .. }) => self.land((flying, Err(error))).await,
+            Err(PublishError::Stopped | PublishError::Lost) => return Err(Paused::Broker),
+        }
+        Ok(())
+    }
+
+    /// The broker has spoken about a message.
+    async fn land(&mut self, (flying, said): Landed) {
+        match said {
+            Ok(()) => self.count(&flying),
+            // Trying again changes nothing; the head tells the devices to pull.
             Err(error @ PublishError::Refused { .. }) => {
-                // Trying again changes nothing; the head tells the devices to pull.
-                tracing::error!(branch = %key, %error, "broker refuses a topic, devices will pull");
-                return Ok(());
+                tracing::error!(branch = %flying.key, %error, "broker refuses a topic, devices will pull");
+            }
+            Err(PublishError::Lost | PublishError::Stopped) => {
+                self.meters.branch(&flying.key).lost.increment(1);
+                self.rewind(flying.entry);
+                self.pause(&Paused::Broker);
+                return;
             }
         }
-        if frame {
-            meters.acknowledged.increment(1);
+        let Flying { entry, key, collection, topic, payload, .. } = flying;
+        self.tail.tell(|| Published { key, collection, topic: topic.into(), payload });
+        if let Some(id) = entry {
+            // Full only when the store is far behind: then it is right to wait. Closed only at the end.
+            let _ = self.acknowledgements.send(id).await;
         }
-        meters.bytes.increment(u64::try_from(payload.len()).unwrap_or(0));
-        self.tail.tell(|| Published { key: key.clone(), collection, topic: topic.into(), payload });
-        Ok(())
+    }
+
+    fn count(&self, flying: &Flying) {
+        let meters = self.meters.branch(&flying.key);
+        if let Some(committed) = flying.committed {
+            meters.acknowledged.increment(1);
+            meters.round_trip.record(flying.round_trip().as_secs_f64());
+            let age_ms = (self.clock)().as_ms().saturating_sub(committed.as_ms()).max(0);
+            meters.publish.record(Duration::from_millis(age_ms.unsigned_abs()).as_secs_f64());
+        }
+        meters.bytes.increment(u64::try_from(flying.payload.len()).unwrap_or(0));
     }
 
     async fn pull_within_ms(&mut self, key: &BranchKey) -> Result<u64, StoreError> {

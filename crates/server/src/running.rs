@@ -60,7 +60,7 @@ impl Server {
         let http_addr = http.local_addr().map_err(StartError::Http)?;
         let master_key = config.secrets.master_key.clone();
         let directory = Arc::new(Directory::new(store.clone(), master_key, config.env.clone(), config.clock.clone()));
-        let broker = Arc::new(BrokerSlot::start(config.mqtt.clone(), directory.clone()).await?);
+        let broker = Arc::new(BrokerSlot::start(config.broker.clone(), directory.clone()).await?);
         let (stop_http, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
         let limits = config.limits.clone();
         let app = Arc::new(App {
@@ -111,6 +111,16 @@ impl Running {
     /// All of the broker's addresses, TLS included.
     pub fn broker_addrs(&self) -> ListenAddrs {
         self.app.broker.addrs()
+    }
+
+    /// What devices are told to connect to.
+    pub fn mqtt_url(&self) -> String {
+        crate::http::mqtt_url(&self.app, None)
+    }
+
+    /// The same over WebSocket; empty without a listener.
+    pub fn ws_url(&self) -> String {
+        crate::http::ws_url(&self.app, None)
     }
 
     /// `http://…` as callers on this machine reach it, or as configured.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mstore_broker::CanaryState;
 use mstore_store::Store;
 use tokio::{
     sync::mpsc,
@@ -31,7 +32,10 @@ pub(crate) const GAUGES: &[(&str, &str)] = &[
     ("mstore_branches", "Branches"),
     ("mstore_alarms", "Alarms raised since the start of the database"),
     ("mstore_branches_held", "Branches held back by a mass deletion"),
-    ("mstore_broker_up", "1 while the broker runs"),
+    ("mstore_broker_up", "1 while the broker takes messages"),
+    ("mstore_broker_starts", "Starts of the embedded broker, or connections made to the external one, since the server's start"),
+    ("mstore_broker_in_flight", "Messages sent to an external broker and not yet acknowledged"),
+    ("mstore_broker_canary", "What an external broker does with what we publish: 0 nobody checks, 1 forwards it, 2 throws it away"),
     ("mstore_mqtt_connections", "Open MQTT connections"),
     ("mstore_mqtt_sessions", "MQTT sessions"),
     ("mstore_mqtt_queued_messages", "Messages waiting in MQTT sessions"),
@@ -143,7 +147,18 @@ pub(crate) async fn read_gauges(store: &dyn Store, broker: &BrokerSlot, meters: 
         Err(error) => tracing::warn!(%error, "gauges not read"),
     }
     let stats = broker.stats().await;
-    set("mstore_broker_up", u64::from(stats.is_some()));
+    set("mstore_broker_up", u64::from(stats.is_ok()));
+    set("mstore_broker_starts", *broker.starts().borrow());
+    let (canary, in_flight) = broker.external_gauges().unwrap_or_default();
+    set("mstore_broker_in_flight", count(in_flight));
+    set(
+        "mstore_broker_canary",
+        match canary {
+            CanaryState::Unchecked => 0,
+            CanaryState::Forwards => 1,
+            CanaryState::Discards => 2,
+        },
+    );
     let stats = stats.unwrap_or_default();
     set("mstore_mqtt_connections", count(stats.connected));
     set("mstore_mqtt_sessions", count(stats.sessions));

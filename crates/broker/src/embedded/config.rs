@@ -13,7 +13,7 @@ use mstore_protocol::limits::FRAME_BYTES_MAX;
 const PACKET_OVERHEAD_BYTES: u32 = 1024;
 /// The largest packet in either direction.
 #[expect(clippy::cast_possible_truncation, reason = "64 KiB fits")]
-pub(super) const PACKET_BYTES_MAX: u32 = FRAME_BYTES_MAX as u32 + PACKET_OVERHEAD_BYTES;
+pub(crate) const PACKET_BYTES_MAX: u32 = FRAME_BYTES_MAX as u32 + PACKET_OVERHEAD_BYTES;
 
 /// Where to listen and within which limits.
 #[derive(Debug, Clone)]

@@ -33,6 +33,8 @@ impl Backend {
             mqtt_listen: free,
             ws_listen: free,
             tls: None,
+            broker: None,
+            public: mstore_server::PublicUrls::default(),
             log: String::new(),
             log_json: false,
         };

@@ -4,6 +4,7 @@ mod command;
 mod dead_letters;
 mod journal;
 mod run;
+mod said;
 mod screen;
 
 use mstore_protocol::BranchId;

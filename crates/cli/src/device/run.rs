@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{
     command::{Command, HELP},
+    said::Said,
     screen,
 };
 use crate::{args::RunArgs, failure::Failure, logging, shop::now};
@@ -29,7 +30,6 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
 }
 
 /// Enrols with a claim: the first time, after the till was moved to another branch, or when its token was lost. Opens otherwise.
-#[allow(clippy::print_stdout)]
 async fn open(args: &RunArgs) -> Result<Client, Failure> {
     let failed = |error: OpenError| {
         let next = match &error {
@@ -50,7 +50,7 @@ async fn open(args: &RunArgs) -> Result<Client, Failure> {
     };
     let mut enrolled = Client::enrol(&args.db, &args.server, code, options()).await;
     if matches!(enrolled, Err(OpenError::UnsentWork { .. })) {
-        println!("sending what was done at the old branch first");
+        Said::new("sending what was done at the old branch first", "sending_old_work").print(args.json);
         let till = Client::open(&args.db, options()).await.map_err(failed)?;
         let sent = till.drain(DRAIN_WITHIN).await;
         till.close().await;
@@ -60,7 +60,11 @@ async fn open(args: &RunArgs) -> Result<Client, Failure> {
     match enrolled {
         Ok(till) => {
             let enrolment = till.enrolment();
-            println!("enrolled as {} of {}/{}", enrolment.device_id, enrolment.merchant, enrolment.branch);
+            let branch = format!("{}/{}", enrolment.merchant, enrolment.branch);
+            Said::new(format!("enrolled as {} of {branch}", enrolment.device_id), "enrolled")
+                .with("device", &enrolment.device_id)
+                .with("branch", branch)
+                .print(args.json);
             Ok(till)
         }
         // A claim that was used before, for a file that is enrolled: nothing to redeem.
@@ -71,30 +75,28 @@ async fn open(args: &RunArgs) -> Result<Client, Failure> {
     }
 }
 
-/// Carries out one line after the other; with `json` every change of status is a line too.
-#[allow(clippy::print_stdout)]
+/// Carries out one line after the other; with `json` every answer is an event, and so is every change of status.
 async fn lines(till: &Client, json: bool) -> Result<(), Failure> {
     first_sync(till).await;
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     let mut status = till.watch_status();
-    if !json {
-        println!("{}", status_line(&till.status()));
-    }
+    status_said(&till.status()).print(json);
     loop {
         tokio::select! {
             line = input.next_line() => {
                 let Ok(Some(line)) = line else { return Ok(()) };
                 match Command::parse(&line) {
                     Ok(Command::Quit) => return Ok(()),
-                    Ok(command) => println!("{}", act(till, command).await),
-                    Err(why) => println!("? {why}"),
+                    Ok(command) => answer(till, command).await.print(json),
+                    Err(why) => Said::new(format!("? {why}"), "not_understood").with("detail", why).print(json),
                 }
             }
             changed = status.changed(), if json => {
                 if changed.is_err() {
                     return Ok(());
                 }
-                println!("{}", status_json(&status.borrow_and_update().clone()));
+                let now = status.borrow_and_update().clone();
+                status_said(&now).print(json);
             }
         }
     }
@@ -109,25 +111,28 @@ async fn first_sync(till: &Client) {
 
 /// Does what the cashier asked; what to tell them.
 pub(super) async fn act(till: &Client, command: Command) -> String {
+    answer(till, command).await.line
+}
+
+async fn answer(till: &Client, command: Command) -> Said {
     match try_act(till, command).await {
         Ok(said) => said,
-        Err(why) => format!("! {why}"),
+        Err(why) => Said::new(format!("! {why}"), "failed").with("detail", why.to_string()),
     }
 }
 
-async fn try_act(till: &Client, command: Command) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+async fn try_act(till: &Client, command: Command) -> Result<Said, Box<dyn std::error::Error + Send + Sync>> {
     Ok(match command {
         Command::Sell(id, quantity) => {
             let sale = till.commit_sale(NewReceipt::of([(id.as_str(), quantity)])).await?;
-            format!(
-                "sold {quantity} of {id}: receipt {}, {}",
-                sale.receipt_no.unwrap_or_default(),
-                sale.total.map_or_else(String::new, |total| total.to_string())
-            )
+            let receipt = sale.receipt_no.clone().unwrap_or_default();
+            let total = sale.total.map_or_else(String::new, |total| total.to_string());
+            Said::new(format!("sold {quantity} of {id}: receipt {receipt}, {total}"), "sold").with_committed(&sale)
         }
         Command::TakeBack(id, quantity) => {
-            let receipt = till.commit_return(NewReceipt::of([(id.as_str(), quantity)])).await?;
-            format!("took back {quantity} of {id}: receipt {}", receipt.receipt_no.unwrap_or_default())
+            let back = till.commit_return(NewReceipt::of([(id.as_str(), quantity)])).await?;
+            let receipt = back.receipt_no.clone().unwrap_or_default();
+            Said::new(format!("took back {quantity} of {id}: receipt {receipt}"), "took_back").with_committed(&back)
         }
         Command::Receive(id, quantity) => stock_act(till, OperationKind::Receive, id, quantity, "received").await?,
         Command::Adjust(id, quantity) => stock_act(till, OperationKind::Adjust, id, quantity, "correction").await?,
@@ -135,40 +140,52 @@ async fn try_act(till: &Client, command: Command) -> Result<String, Box<dyn std:
         Command::Transfer(item_id, quantity, to_branch) => {
             let said = format!("sent {quantity} of {item_id} to {to_branch}");
             let act = StockAct { collection: target(till, &item_id)?, item_id, quantity, reason: "transfer".into() };
-            till.commit(OperationKind::Transfer(Transfer { act, to_branch })).await?;
-            said
+            let done = till.commit(OperationKind::Transfer(Transfer { act, to_branch })).await?;
+            Said::new(said, "stock_moved").with_committed(&done)
         }
-        Command::Show(search) => product_lines(&find(till, &search)?),
-        Command::Status => status_line(&till.status()),
+        Command::Show(search) => {
+            let found = find(till, &search)?;
+            let ids: Vec<_> = found.iter().map(|product| serde_json::json!({ "id": product.id, "stock": product.stock })).collect();
+            Said::new(product_lines(&found), "products").with("items", ids)
+        }
+        Command::Status => status_said(&till.status()),
         Command::Online(online) => {
             till.set_online(online).await;
-            (if online { "network switched on" } else { "network switched off; selling goes on" }).to_owned()
+            let line = if online { "network switched on" } else { "network switched off; selling goes on" };
+            Said::new(line, "online").with("on", online)
         }
         Command::Sync => {
             sync(till).await;
-            status_line(&till.status())
+            status_said(&till.status())
         }
         Command::Drain => match till.drain(DRAIN_WITHIN).await {
-            Ok(()) => "everything is sent and answered".to_owned(),
-            Err(waiting) => format!("! {waiting}"),
+            Ok(()) => Said::new("everything is sent and answered", "drained"),
+            Err(waiting) => Said::new(format!("! {waiting}"), "not_drained").with("detail", waiting.to_string()),
         },
         Command::Resync => {
             till.resync().await;
-            "fetching everything anew; the queue stays".to_owned()
+            Said::new("fetching everything anew; the queue stays", "resyncing")
         }
-        Command::Dead => dead_lines(till).await?,
-        Command::Retry(id) => format!("sent again as {}", till.retry(id).await?.id),
-        Command::Edit(id, kind) => format!("sent {} in its place", till.edit(id, kind).await?.id),
+        Command::Dead => dead_letters(till).await?,
+        Command::Retry(id) => {
+            let again = till.retry(id).await?;
+            Said::new(format!("sent again as {}", again.id), "sent_again").with("replaces", id).with_committed(&again)
+        }
+        Command::Edit(id, kind) => {
+            let again = till.edit(id, kind).await?;
+            Said::new(format!("sent {} in its place", again.id), "sent_again").with("replaces", id).with_committed(&again)
+        }
         Command::Export(file) => {
             let exported = till.export(&file).await?;
-            format!("{} operations, {} of them not sent, are in {file}", exported.operations, exported.waiting)
+            let line = format!("{} operations, {} of them not sent, are in {file}", exported.operations, exported.waiting);
+            Said::new(line, "exported").with("file", file).with("operations", exported.operations).with("waiting", exported.waiting)
         }
         Command::Discard(id) => {
             till.discard(id).await?;
-            format!("{id} discarded")
+            Said::new(format!("{id} discarded"), "discarded").with("operation", id)
         }
-        Command::Help => HELP.to_owned(),
-        Command::Quit => String::new(),
+        Command::Help => Said::new(HELP, "help").with("commands", HELP),
+        Command::Quit => Said::new("", "quit"),
     })
 }
 
@@ -188,11 +205,11 @@ async fn stock_act(
     item_id: String,
     quantity: Quantity,
     reason: &str,
-) -> Result<String, mstore_client::CommitError> {
+) -> Result<Said, mstore_client::CommitError> {
     let collection = target(till, &item_id)?;
     let said = format!("{reason} {quantity} of {item_id}");
-    till.commit(kind(StockAct { collection, item_id, quantity, reason: reason.to_owned() })).await?;
-    Ok(said)
+    let done = till.commit(kind(StockAct { collection, item_id, quantity, reason: reason.to_owned() })).await?;
+    Ok(Said::new(said, "stock_moved").with_committed(&done))
 }
 
 /// Whether an id is a product's or an inventory item's; a product that is not known here may still be one.
@@ -222,16 +239,21 @@ fn product_lines(products: &[Product]) -> String {
     products.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-async fn dead_lines(till: &Client) -> Result<String, mstore_client::DbError> {
+async fn dead_letters(till: &Client) -> Result<Said, mstore_client::DbError> {
     let letters = till.dead_letters().await?;
-    if letters.is_empty() {
-        return Ok("no rejected operations".to_owned());
-    }
-    let lines = letters.iter().map(|letter| {
-        let code = letter.code.map_or("", |code| code.as_str());
-        format!("{}  {}  {code}  {}", letter.operation.id, letter.operation.kind.as_str(), letter.detail.as_deref().unwrap_or_default())
-    });
-    Ok(lines.collect::<Vec<_>>().join("\n"))
+    let items: Vec<_> = letters
+        .iter()
+        .map(|letter| serde_json::json!({ "operation": letter.operation.id, "code": letter.code.map(Code::as_str), "detail": letter.detail }))
+        .collect();
+    let lines: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            let code = letter.code.map_or("", |code| code.as_str());
+            format!("{}  {}  {code}  {}", letter.operation.id, letter.operation.kind.as_str(), letter.detail.as_deref().unwrap_or_default())
+        })
+        .collect();
+    let line = if lines.is_empty() { "no rejected operations".to_owned() } else { lines.join("\n") };
+    Ok(Said::new(line, "dead_letters").with("items", items))
 }
 
 /// One line that leaves no staleness unsaid.
@@ -252,9 +274,13 @@ pub(super) fn status_line(status: &Status) -> String {
     format!("{}{code}   {age}   seq {cursor}   queue {}{oldest}{dead}{refused}", status.state.as_str(), status.queue_depth)
 }
 
-fn status_json(status: &Status) -> serde_json::Value {
-    serde_json::json!({
-        "state": status.state.as_str(), "cursor": status.cursor, "staleness_ms": status.staleness_ms(now()), "queue_depth": status.queue_depth,
-        "oldest_pending": status.oldest_pending, "dead_letters": status.dead_letters, "upload_refused": status.upload_refused,
-    })
+fn status_said(status: &Status) -> Said {
+    Said::new(status_line(status), "status")
+        .with("state", status.state.as_str())
+        .with("cursor", status.cursor)
+        .with("staleness_ms", status.staleness_ms(now()))
+        .with("queue_depth", status.queue_depth)
+        .with("oldest_pending", status.oldest_pending)
+        .with("dead_letters", status.dead_letters)
+        .with("upload_refused", status.upload_refused)
 }

@@ -1,6 +1,9 @@
 //! A server process for tests: started on free ports, ready when `start` returns, killed when dropped.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub(crate) mod mosquitto;
+pub(crate) mod subscriber;
+
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -28,6 +31,16 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further arguments.
+    pub(crate) fn start_with(args: &[&str]) -> Self {
+        Self::launch(args, Stdio::inherit())
+    }
+
+    /// With its log somewhere else.
+    pub(crate) fn launch(args: &[&str], log: Stdio) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut child = binary()
             .args([
@@ -44,7 +57,9 @@ impl Server {
                 "--data-dir",
             ])
             .arg(dir.path().join("shop"))
+            .args(args)
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -155,7 +170,9 @@ pub(crate) fn http(base: &str, method: &str, path: &str, bearer: Option<&str>, b
 
 /// Whether a program is there; when it is not, says that the test is skipped if that is allowed, and fails otherwise.
 pub(crate) fn have(program: &str, test: &str) -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    // Debian keeps servers where a user's PATH may not look.
+    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
+    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     if !found {
         assert!(std::env::var_os("MSTORE_TEST_SKIP_MISSING").is_some(), "{program} is missing: cargo xtask setup installs it");
         writeln!(std::io::stdout().lock(), "\nskipped: {test}: {program} is not installed").unwrap();

@@ -63,7 +63,8 @@ pub(crate) async fn enrol(
 /// What devices open an MQTT connection to.
 pub(crate) fn mqtt_url(app: &App, host: Option<&str>) -> String {
     let addrs = app.broker.addrs();
-    app.config.public.mqtt.clone().unwrap_or_else(|| match (addrs.tls, addrs.tcp) {
+    let external = || app.broker.external_url().map(ToString::to_string);
+    app.config.public.mqtt.clone().or_else(external).unwrap_or_else(|| match (addrs.tls, addrs.tcp) {
         (Some(tls), _) => format!("mqtts://{}", reachable(tls, host)),
         (None, Some(tcp)) => format!("mqtt://{}", reachable(tcp, host)),
         (None, None) => String::new(),

@@ -56,7 +56,7 @@ pub(crate) async fn readyz(extract::State(app): State) -> Result<Json<Readiness>
     if gauges.marks > MARKS_MAX {
         return Err(Refusal::new(Code::Unavailable, format!("the sequencer is behind: {} marks", gauges.marks)));
     }
-    let stats = app.broker.stats().await.ok_or_else(|| Refusal::new(Code::Unavailable, "the broker is not running"))?;
+    let stats = app.broker.stats().await.map_err(|why| Refusal::new(Code::Unavailable, why))?;
     Ok(Json(Readiness { status: "ready", marks: gauges.marks, outbox: gauges.outbox, connected: stats.connected }))
 }
 

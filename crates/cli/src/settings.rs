@@ -1,0 +1,184 @@
+//! The settings as raw strings in layers: default < file < environment < flag. What they mean is `config`'s business.
+//!
+//! Every setting is one line of [`SETTINGS`]; a key that is not there is refused with what it may have meant.
+
+use std::collections::BTreeMap;
+
+use mstore_protocol::did_you_mean;
+
+use crate::{args::ServeArgs, failure::Failure};
+
+/// One setting: key in the file, default, meaning.
+struct Setting {
+    key: &'static str,
+    default: &'static str,
+    doc: &'static str,
+}
+
+/// The variables of all settings.
+pub(crate) fn variables() -> impl Iterator<Item = String> {
+    SETTINGS.iter().map(|setting| variable(setting.key))
+}
+
+fn variable(key: &str) -> String {
+    format!("MSTORE_{}", key.to_uppercase())
+}
+
+/// Every setting there is. The environment variable is `MSTORE_` and the key in capitals.
+const SETTINGS: &[Setting] = &[
+    Setting { key: "data_dir", default: "./mstore-data", doc: "where the database, the keys and the lock live" },
+    Setting { key: "database", default: "", doc: "database URL; empty: the embedded SQLite in data_dir" },
+    Setting { key: "env", default: "dev", doc: "first level of every topic" },
+    Setting { key: "profile", default: "production", doc: "production or development: whether tokens may cross a network in the clear" },
+    Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
+    Setting { key: "mqtt_listen", default: "", doc: "MQTT address; empty: 127.0.0.1:1883, or 8883 with TLS" },
+    Setting { key: "ws_listen", default: "127.0.0.1:8083", doc: "MQTT over WebSocket address" },
+    Setting { key: "broker", default: "embedded", doc: "embedded, or the URL of a broker: mqtt://host:port, mqtts://host:port" },
+    Setting { key: "broker_client_id", default: "", doc: "our client id at an external broker; empty: mstore-backend-ENV" },
+    Setting { key: "broker_username", default: "", doc: "our account at an external broker" },
+    Setting { key: "broker_password_file", default: "", doc: "file with its password" },
+    Setting { key: "broker_ca", default: "", doc: "authorities of an mqtts:// broker, PEM file; empty: the system's" },
+    Setting { key: "broker_cert", default: "", doc: "our certificate chain at an mqtts:// broker, PEM file" },
+    Setting { key: "broker_key", default: "", doc: "its private key, PEM file" },
+    Setting {
+        key: "broker_canary_username",
+        default: "",
+        doc: "account that may read env/devices/canary/…: tells whether the broker forwards",
+    },
+    Setting { key: "broker_canary_password_file", default: "", doc: "file with its password" },
+    Setting { key: "public_url", default: "", doc: "what devices call over HTTP; empty: the address that is listened on" },
+    Setting { key: "public_mqtt_url", default: "", doc: "what devices connect to over MQTT; empty: the broker's address" },
+    Setting { key: "public_ws_url", default: "", doc: "the same over WebSocket" },
+    Setting { key: "tls_cert", default: "", doc: "certificate chain of the MQTT listener, PEM file" },
+    Setting { key: "tls_key", default: "", doc: "private key of the MQTT listener, PEM file" },
+    Setting { key: "log", default: "info", doc: "log filter" },
+    Setting { key: "log_format", default: "text", doc: "text or json" },
+];
+
+/// A raw value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Raw {
+    value: String,
+    from: String,
+}
+
+/// The raw layers, merged.
+#[derive(Debug)]
+pub(crate) struct RawConfig(BTreeMap<&'static str, Raw>);
+
+impl RawConfig {
+    /// Merges the layers; `env` gives the value of an environment variable.
+    pub(crate) fn merge(args: &ServeArgs, env: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
+        let mut raw: BTreeMap<_, _> =
+            SETTINGS.iter().map(|s| (s.key, Raw { value: s.default.to_owned(), from: "default".to_owned() })).collect();
+        if let Some(path) = &args.config {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::usage(format!("the configuration file {} cannot be read: {error}", path.display())))?;
+            for (key, value) in parse_file(&text).map_err(|why| Failure::usage(format!("{}: {why}", path.display())))? {
+                raw.insert(key, Raw { value, from: path.display().to_string() });
+            }
+        }
+        for setting in SETTINGS {
+            let name = variable(setting.key);
+            if let Some(value) = env(&name) {
+                raw.insert(setting.key, Raw { value, from: name });
+            }
+        }
+        for (key, value) in flags(args) {
+            if let Some(value) = value {
+                raw.insert(key, Raw { value: value.clone(), from: format!("--{}", key.replace('_', "-")) });
+            }
+        }
+        Ok(Self(raw))
+    }
+
+    pub(crate) fn get(&self, key: &'static str) -> &str {
+        &self.0[key].value
+    }
+
+    pub(crate) fn wrong(&self, key: &'static str, why: impl std::fmt::Display) -> Failure {
+        Failure::usage(format!("{key} (from {}): {why}", self.0[key].from))
+            .next("mstore-sync serve --print-config shows every value and its source")
+    }
+
+    /// The values as a TOML file with a comment that names each one's source.
+    pub(crate) fn render(&self) -> String {
+        SETTINGS.iter().fold(String::new(), |mut out, setting| {
+            let raw = &self.0[setting.key];
+            // Rust's own way to quote is not TOML's: control characters look otherwise there.
+            let value = toml::Value::String(raw.value.clone());
+            out.push_str(&format!("# {} (from {})\n{} = {value}\n", setting.doc, raw.from.replace(char::is_control, "?"), setting.key));
+            out
+        })
+    }
+}
+
+fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 23] {
+    [
+        ("data_dir", &args.data_dir),
+        ("database", &args.database),
+        ("env", &args.env),
+        ("profile", &args.profile),
+        ("listen", &args.listen),
+        ("mqtt_listen", &args.mqtt_listen),
+        ("ws_listen", &args.ws_listen),
+        ("broker", &args.broker),
+        ("broker_client_id", &args.external.broker_client_id),
+        ("broker_username", &args.external.broker_username),
+        ("broker_password_file", &args.external.broker_password_file),
+        ("broker_ca", &args.external.broker_ca),
+        ("broker_cert", &args.external.broker_cert),
+        ("broker_key", &args.external.broker_key),
+        ("broker_canary_username", &args.external.broker_canary_username),
+        ("broker_canary_password_file", &args.external.broker_canary_password_file),
+        ("public_url", &args.external.public_url),
+        ("public_mqtt_url", &args.external.public_mqtt_url),
+        ("public_ws_url", &args.external.public_ws_url),
+        ("tls_cert", &args.tls_cert),
+        ("tls_key", &args.tls_key),
+        ("log", &args.log),
+        ("log_format", &args.log_format),
+    ]
+}
+
+/// The settings of a file, in its order.
+pub(crate) fn parse_file(text: &str) -> Result<Vec<(&'static str, String)>, String> {
+    let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
+    table.into_iter().map(|(key, value)| setting_of(&key, &value)).collect()
+}
+
+fn setting_of(key: &str, value: &toml::Value) -> Result<(&'static str, String), String> {
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+        return Err(format!("unknown key {key:?}; {}", did_you_mean(key, SETTINGS.iter().map(|setting| setting.key))));
+    };
+    let text = value.as_str().ok_or_else(|| format!("{key} takes a string, not {}", value.type_str()))?;
+    Ok((setting.key, text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_a_valid_file_whatever_the_values() {
+        for odd in ["a\u{7f}b", "a\0b", "it's \"quoted\"", "two\nlines", "C:\\shop", "\u{1b}[31m", "ä😀"] {
+            let env = |name: &str| (name == "MSTORE_LOG").then(|| odd.to_owned());
+            let shown = RawConfig::merge(&ServeArgs::default(), env).unwrap().render();
+            assert!(parse_file(&shown).unwrap().contains(&("log", odd.to_owned())), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_what_it_may_have_meant() {
+        assert_eq!(parse_file("mqtt_lisen = \"x\"").unwrap_err(), "unknown key \"mqtt_lisen\"; did you mean \"mqtt_listen\"?");
+        assert!(parse_file("colour = \"x\"").unwrap_err().contains("known: data_dir"));
+        assert!(parse_file("listen = 8080").unwrap_err().contains("takes a string"));
+    }
+
+    #[test]
+    fn what_is_printed_is_all_of_it() {
+        let shown = RawConfig::merge(&ServeArgs::default(), |_| None).unwrap().render();
+        assert_eq!(parse_file(&shown).unwrap().len(), SETTINGS.len(), "what is printed is a valid file");
+    }
+}
