@@ -1,6 +1,6 @@
 //! The HTTP calls of a device, and what each answer means for the engine.
 
-mod dead_letters;
+mod reports;
 
 use std::{
     io::Write as _,
@@ -10,8 +10,7 @@ use std::{
 
 use mstore_engine::{Ask, CatchUpOutcome, Fault, UploadOutcome};
 use mstore_protocol::{
-    Code, Collection, Cursor, DeviceReport, Digest, EnrolRequest, Enrolment, Epoch, Head, Problem, Rotation, Row, SUB_DIGESTS, Seq, Tag,
-    UploadAnswer,
+    Code, Collection, Cursor, Digest, EnrolRequest, Enrolment, Epoch, Head, Problem, Rotation, Row, SUB_DIGESTS, Seq, Tag, UploadAnswer,
 };
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
@@ -335,13 +334,6 @@ impl Api {
                 }
             }
         }
-    }
-
-    pub(crate) async fn report(&self, report: &DeviceReport) -> Result<(), CallError> {
-        let body = serde_json::to_vec(report).expect("a report is always JSON");
-        let request = self.request(Method::POST, "/v1/devices/self/report").header(CONTENT_TYPE, "application/json").body(body);
-        let response = self.send(request).await?;
-        self.body(response).await.map(|_| ())
     }
 
     pub(crate) async fn rotate(&self) -> Result<Rotation, CallError> {

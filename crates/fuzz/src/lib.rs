@@ -17,7 +17,7 @@ mod session;
 mod wire;
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "most of it is for the command line")]
-#[path = "../../cli/src/args.rs"]
+#[path = "../../cli/src/args/mod.rs"]
 mod args;
 #[allow(dead_code, unreachable_pub, reason = "of its server only the claim code's text matters here")]
 #[path = "../../server/src/claim.rs"]

@@ -1,14 +1,14 @@
 //! The command line: names, defaults and help of every command. No behaviour.
 
-// By its path, so that whoever takes this file in by path (the fuzz targets) finds it, too.
-#[path = "args/desk.rs"]
 mod desk;
+mod run;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use desk::{Arrival, Letter, LetterAction, StockAction, StockArgs, Where};
 use mstore_protocol::Profile;
+pub(crate) use run::RunArgs;
 
 /// Keeps a shop's tills true: changes in milliseconds, sales exactly once.
 #[derive(Debug, Parser)]
@@ -282,26 +282,6 @@ pub(crate) enum DeviceAction {
     },
     /// Be a till on this terminal: live stock, state, staleness, queue; a line of input sells something.
     Run(RunArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    /// The server's URL.
-    #[arg(long, env = "MSTORE_SERVER", default_value = "http://127.0.0.1:8080")]
-    pub(crate) server: String,
-    /// production: tokens leave this machine over TLS only; development: they may cross a network in the clear.
-    #[arg(long, env = "MSTORE_PROFILE", default_value_t = Profile::Production)]
-    pub(crate) profile: Profile,
-    /// The till's local database.
-    #[arg(long, default_value = "./till.db")]
-    pub(crate) db: PathBuf,
-    /// Claim code from `device add`: the first time, and after the till was moved, revoked or lost its token.
-    #[arg(long)]
-    pub(crate) claim: Option<String>,
-    /// One JSON object per line instead of the table: every answer to a command (from stdin all the same) and every change of status.
-    /// What a commit's event names is on disk.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,25 @@
+//! The options of a till on this terminal.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mstore_protocol::Profile;
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The server's URL.
+    #[arg(long, env = "MSTORE_SERVER", default_value = "http://127.0.0.1:8080")]
+    pub(crate) server: String,
+    /// production: tokens leave this machine over TLS only; development: they may cross a network in the clear.
+    #[arg(long, env = "MSTORE_PROFILE", default_value_t = Profile::Production)]
+    pub(crate) profile: Profile,
+    /// The till's local database.
+    #[arg(long, default_value = "./till.db")]
+    pub(crate) db: PathBuf,
+    /// Claim code from `device add`: the first time, and after the till was moved, revoked or lost its token.
+    #[arg(long)]
+    pub(crate) claim: Option<String>,
+    /// One JSON line per change of status instead of the table; commands come from stdin all the same.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
