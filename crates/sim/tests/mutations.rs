@@ -36,6 +36,7 @@ fn every_planted_bug_is_found() {
 fn a_failure_is_told_in_few_steps() {
     let failure = mstore_sim::run_planted(FIRST_SEED, weather_of(FIRST_SEED), Some(Bug::ClampAtZero)).expect_err("it is found");
     let told = failure.to_string();
+    println!("{told}");
     assert_eq!(failure.promise, Promise::StockConserved, "{told}");
     assert!(failure.steps.len() <= 3 && failure.steps.len() < failure.planned, "{told}");
     assert!(told.contains(&format!("seed {FIRST_SEED}")) && told.contains("planned steps are enough"), "{told}");
