@@ -1,6 +1,7 @@
 //! The task that carries out what the engine decides: MQTT, HTTP and the local database on one side, the session on the other.
 
 mod effects;
+mod repair;
 mod report;
 
 use std::{
@@ -9,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use mstore_engine::{CatchUpOutcome, Counters, Fault, Input, ReadyCommit, Session, UploadOutcome};
-use mstore_protocol::{Cursor, Enrolment, Head, Row, Verdict};
+use mstore_engine::{CatchUpOutcome, Comparison, Counters, Fault, Input, ReadyCommit, Session, UploadOutcome};
+use mstore_protocol::{Collection, Cursor, Enrolment, Head, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -19,7 +20,7 @@ use tokio::{
 
 use crate::{
     chance::Chance,
-    db::LocalDb,
+    db::{FetchedRange, LocalDb},
     http::Api,
     mqtt::{BrokerAddress, Link, LinkEvent},
     options::Options,
@@ -43,8 +44,9 @@ pub(crate) enum Command {
 enum Done {
     CaughtUp(CatchUpOutcome, Box<Staged>),
     Head(Result<Head, Fault>),
-    Compared(Result<Vec<u8>, Fault>),
-    Rows(Result<(Cursor, Vec<(Row, u64)>), Fault>),
+    Compared(Result<Comparison, Fault>),
+    Rows(Result<(Cursor, FetchedRange), Fault>),
+    Recounted(Option<(Cursor, Vec<Collection>)>),
     Uploaded(UploadOutcome),
     Reported,
 }
@@ -74,7 +76,8 @@ pub(crate) struct Driver {
     ready: Vec<ReadyCommit>,
     staged: Option<Box<Staged>>,
     staged_is_snapshot: bool,
-    fetched: Option<Vec<(Row, u64)>>,
+    /// One per collection, not yet in their place.
+    fetched: Vec<FetchedRange>,
     last_unchanged: bool,
     dead_letters: u64,
     /// Verdicts that the disk did not take, and when it is given them again.
@@ -144,7 +147,7 @@ impl Driver {
             ready: Vec::new(),
             staged,
             staged_is_snapshot,
-            fetched: None,
+            fetched: Vec::new(),
             last_unchanged: false,
             dead_letters,
             unsettled: Vec::new(),
@@ -345,11 +348,13 @@ impl Driver {
             }
             Done::Head(result) => Input::HeadFetched(result),
             Done::Compared(result) => Input::Compared(result),
-            Done::Rows(Ok((at, rows))) => {
-                self.fetched = Some(rows);
+            Done::Rows(Ok((at, fetched))) => {
+                self.fetched.retain(|held| held.collection != fetched.collection);
+                self.fetched.push(fetched);
                 Input::RowsFetched(Ok(at))
             }
             Done::Rows(Err(fault)) => Input::RowsFetched(Err(fault)),
+            Done::Recounted(counted) => Input::Recounted(counted),
             Done::Uploaded(outcome) => Input::Uploaded(outcome),
             Done::Reported => return,
         };
@@ -380,6 +385,7 @@ impl Driver {
             oldest_pending: engine.oldest_pending,
             dead_letters: self.dead_letters,
             upload_refused: engine.upload_refused,
+            digest_mismatches: self.counters.digest_mismatches,
         };
         let state_before = self.shared.status.borrow().state;
         let changed = self.shared.status.send_if_modified(|held| {
@@ -395,7 +401,7 @@ impl Driver {
         }
     }
 
-    fn open_link(&mut self, collections: &[mstore_protocol::Collection]) {
+    fn open_link(&mut self, collections: &[Collection]) {
         if !*self.shared.online.borrow() {
             self.inputs.push_back(Input::Disconnected);
             return;

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use mstore_broker::{Message, PublishError};
 use mstore_protocol::{BranchKey, Collection, Env, Scope, Topic};
-use mstore_store::{OutboxEntry, OutboxMessage, Store, StoreError};
+use mstore_store::{OutboxEntry, OutboxMessage, Store, StoreError, failpoint};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -197,6 +197,7 @@ impl Publisher {
                     self.send_head(&entry.key, Some(within)).await?;
                 }
             }
+            failpoint::point("frame_published");
             self.place.last_id = entry.id;
             // Full only when the store is far behind: then it is right to wait. Closed only at the end.
             let _ = self.acknowledgements.send(entry.id).await;
@@ -278,7 +279,10 @@ pub(crate) async fn acknowledge(store: Arc<dyn Store>, mut ids: mpsc::Receiver<u
     let mut batch = Vec::with_capacity(BATCH);
     while ids.recv_many(&mut batch, BATCH).await > 0 {
         match store.acknowledged(batch.clone()).await {
-            Ok(()) => batch.clear(),
+            Ok(()) => {
+                failpoint::point("frame_acknowledged");
+                batch.clear();
+            }
             Err(StoreError::Closed) => return,
             // They are sent with the next batch; a crash before that sends their frames twice, which devices drop.
             Err(error) => tracing::warn!(%error, "acknowledgements not written, trying again"),
