@@ -381,6 +381,7 @@ fn first_status(known: &Known, dead_letters: u64) -> (watch::Sender<Status>, bro
         oldest_pending: known.queue.first().map(|operation| operation.at),
         dead_letters,
         upload_refused: false,
+        digest_mismatches: 0,
     };
     (watch::channel(status).0, broadcast::channel(APPLIED_MAX).0)
 }

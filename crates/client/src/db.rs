@@ -25,6 +25,7 @@ pub(crate) use dead_letters::Journalled;
 pub(crate) use export::{Export, Unsaved};
 pub(crate) use journal::NewOperation;
 pub(crate) use read::Reader;
+pub(crate) use repair::{FetchedRange, recount};
 
 /// Migrations only grow.
 const MIGRATIONS: &[M<'_>] = &[
@@ -102,10 +103,7 @@ impl LocalDb {
             make_durable(path)?;
             conn.execute_batch("PRAGMA synchronous = NORMAL")?;
         }
-        let (cursor, digests): (Option<String>, String) =
-            conn.query_row("SELECT cursor, digests FROM position", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let cursor = cursor.map(|raw| Cursor::parse(&raw)).transpose().map_err(|error| damaged("a cursor", error))?;
-        let digests = serde_json::from_str(&digests).map_err(|error| damaged("digests", error))?;
+        let (cursor, digests) = position(&conn)?;
         let unshown = count_unshown(&conn)?;
         Ok(Self { conn, cursor, digests, unshown })
     }
@@ -236,6 +234,14 @@ fn lift_guard(conn: &Connection) -> rusqlite::Result<()> {
     conn.create_scalar_function(c"only_the_sync_client_writes_here", 0, flags, |_| Ok(true))
 }
 
+/// What is shown, and the stored digests there.
+fn position(conn: &Connection) -> Result<(Option<Cursor>, BTreeMap<Collection, Digest>), DbError> {
+    let mut find = conn.prepare_cached("SELECT cursor, digests FROM position")?;
+    let (cursor, digests): (Option<String>, String) = find.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let cursor = cursor.map(|raw| Cursor::parse(&raw)).transpose().map_err(|error| damaged("a cursor", error))?;
+    Ok((cursor, serde_json::from_str(&digests).map_err(|error| damaged("digests", error))?))
+}
+
 fn count_unshown(conn: &Connection) -> rusqlite::Result<u64> {
     conn.prepare_cached("SELECT count(*) FROM operation WHERE state IN ('queued', 'accepted') AND shown = 0")?
         .query_row([], |row| row.get(0))
@@ -243,9 +249,13 @@ fn count_unshown(conn: &Connection) -> rusqlite::Result<u64> {
 
 /// Opens a second, read-only connection to the same file.
 pub(crate) fn open_reader(path: &Path) -> Result<Reader, DbError> {
+    Ok(Reader::new(open_read_only(path)?))
+}
+
+fn open_read_only(path: &Path) -> Result<Connection, DbError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(Duration::from_secs(5))?;
     conn.execute_batch("PRAGMA cache_size = -1000; PRAGMA query_only = ON;")?;
-    Ok(Reader::new(conn))
+    Ok(conn)
 }

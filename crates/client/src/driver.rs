@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod effects;
+mod repair;
 mod report;
 
 use std::{
@@ -10,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use mstore_engine::{CatchUpOutcome, Counters, Fault, Input, ReadyCommit, Session, UploadOutcome};
-use mstore_protocol::{Cursor, Enrolment, Head, Row, Verdict};
+use mstore_engine::{CatchUpOutcome, Comparison, Counters, Fault, Input, ReadyCommit, Session, UploadOutcome};
+use mstore_protocol::{Collection, Cursor, Enrolment, Head, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -20,7 +21,7 @@ use tokio::{
 
 use crate::{
     chance::Chance,
-    db::LocalDb,
+    db::{FetchedRange, LocalDb},
     http::Api,
     mqtt::{BrokerAddress, Link, LinkEvent},
     options::Options,
@@ -44,8 +45,9 @@ pub(crate) enum Command {
 enum Done {
     CaughtUp(CatchUpOutcome, Box<Staged>),
     Head(Result<Head, Fault>),
-    Compared(Result<Vec<u8>, Fault>),
-    Rows(Result<(Cursor, Vec<(Row, u64)>), Fault>),
+    Compared(Result<Comparison, Fault>),
+    Rows(Result<(Cursor, FetchedRange), Fault>),
+    Recounted(Option<(Cursor, Vec<Collection>)>),
     Uploaded(UploadOutcome),
     /// Whether the server was told what was decided here, and heard.
     Settled(bool),
@@ -77,7 +79,8 @@ pub(crate) struct Driver {
     ready: Vec<ReadyCommit>,
     staged: Option<Box<Staged>>,
     staged_is_snapshot: bool,
-    fetched: Option<Vec<(Row, u64)>>,
+    /// One per collection, not yet in their place.
+    fetched: Vec<FetchedRange>,
     last_unchanged: bool,
     dead_letters: u64,
     /// Verdicts that the disk did not take, and when it is given them again.
@@ -149,7 +152,7 @@ impl Driver {
             ready: Vec::new(),
             staged,
             staged_is_snapshot,
-            fetched: None,
+            fetched: Vec::new(),
             last_unchanged: false,
             dead_letters,
             unsettled: Vec::new(),
@@ -355,11 +358,13 @@ impl Driver {
             }
             Done::Head(result) => Input::HeadFetched(result),
             Done::Compared(result) => Input::Compared(result),
-            Done::Rows(Ok((at, rows))) => {
-                self.fetched = Some(rows);
+            Done::Rows(Ok((at, fetched))) => {
+                self.fetched.retain(|held| held.collection != fetched.collection);
+                self.fetched.push(fetched);
                 Input::RowsFetched(Ok(at))
             }
             Done::Rows(Err(fault)) => Input::RowsFetched(Err(fault)),
+            Done::Recounted(counted) => Input::Recounted(counted),
             Done::Uploaded(outcome) => Input::Uploaded(outcome),
             Done::Settled(heard) => {
                 self.settling = false;
@@ -395,6 +400,7 @@ impl Driver {
             oldest_pending: engine.oldest_pending,
             dead_letters: self.dead_letters,
             upload_refused: engine.upload_refused,
+            digest_mismatches: self.counters.digest_mismatches,
         };
         let state_before = self.shared.status.borrow().state;
         let changed = self.shared.status.send_if_modified(|held| {
@@ -410,7 +416,7 @@ impl Driver {
         }
     }
 
-    fn open_link(&mut self, collections: &[mstore_protocol::Collection]) {
+    fn open_link(&mut self, collections: &[Collection]) {
         if !*self.shared.online.borrow() {
             self.inputs.push_back(Input::Disconnected);
             return;

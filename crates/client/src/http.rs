@@ -280,11 +280,18 @@ impl Api {
                 return Ok(CatchUpOutcome::Failed(Fault { retry_after_ms: None, reached: true }));
             }
             if staged.bytes() > STAGED_BYTES_MAX {
+                if ask.over_ranges {
+                    // It was begun a moment ago; so much has to be asked for in another way.
+                    return Ok(CatchUpOutcome::Failed(Fault { retry_after_ms: None, reached: true }));
+                }
                 spill(db, staged, snapshot).await;
             }
         }
         if let Some((to, digests)) = staged.end() {
             return Ok(CatchUpOutcome::Complete { to, digests });
+        }
+        if ask.over_ranges {
+            return Ok(CatchUpOutcome::Broken { resume: None });
         }
         spill(db, staged, snapshot).await;
         Ok(CatchUpOutcome::Broken { resume: staged.position().map(str::to_owned) })

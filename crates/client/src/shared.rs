@@ -36,6 +36,8 @@ pub struct Status {
     pub dead_letters: u64,
     /// Every upload is refused on its way; the operations are kept.
     pub upload_refused: bool,
+    /// Times, since the client was opened, that rows here were found not to be the server's; they are fetched again at once.
+    pub digest_mismatches: u64,
 }
 
 impl Status {

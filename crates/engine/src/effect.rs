@@ -61,6 +61,8 @@ pub struct Ask {
     pub resume: Option<String>,
     /// The rows staged so far stay: this answer goes on from where they end.
     pub keep_staged: bool,
+    /// The answer is shown together with ranges that were fetched before and are in memory only: none of it may outlive the process.
+    pub over_ranges: bool,
     /// Why.
     pub reason: Reason,
     /// Changes that come this way count as fallback: the device had a network all the time.
@@ -94,20 +96,28 @@ pub enum Effect {
         /// As in [`Ask::is_fallback`].
         is_fallback: bool,
     },
-    /// Forget what is staged.
+    /// Forget what is staged, fetched ranges too.
     DropStaged,
     /// The rows are the server's already: take its cursor.
     Adopt(Cursor),
+    /// Take over another numbering: the fetched ranges of every collection in the place of the local ones, what is staged on top, and the cursor,
+    /// in one local transaction; answer with `Applied`, the digests counted from the rows.
+    Renumber {
+        /// The cursor then.
+        to: Cursor,
+    },
+    /// Count the local rows anew, from their texts, beside everything else; answer with `Recounted`.
+    Recount,
     /// Ask for the sub-digests of a collection and compare them with the local ones.
     FetchSubDigests(Collection),
-    /// Fetch the rows of some ranges.
+    /// Fetch the rows of some ranges and keep them, in the place of earlier ones of the same collection.
     FetchRows {
         /// Of which collection.
         collection: Collection,
         /// First bytes of SHA-256(id).
         ranges: Vec<u8>,
     },
-    /// Put the fetched rows in the place of the local ones of those ranges; answer with `Applied`.
+    /// Put the fetched rows in the place of the local ones of those ranges, and count the collection anew; answer with `Applied`.
     ReplaceRanges {
         /// Of which collection.
         collection: Collection,

@@ -69,6 +69,17 @@ pub enum CatchUpOutcome {
     Failed(Fault),
 }
 
+/// How the server's sub-digests of a collection and the local ones differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    /// The commit that the server's are of.
+    pub at: Cursor,
+    /// The ranges that differ: first bytes of SHA-256(id).
+    pub ranges: Vec<u8>,
+    /// How many rows the device holds in them.
+    pub rows: usize,
+}
+
 /// What became of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadOutcome {
@@ -129,10 +140,13 @@ pub enum Input {
         /// Why.
         fault: ApplyFault,
     },
-    /// [`crate::Effect::FetchSubDigests`] came to an end: the ranges that differ from the local ones.
-    Compared(Result<Vec<u8>, Fault>),
+    /// [`crate::Effect::FetchSubDigests`] came to an end.
+    Compared(Result<Comparison, Fault>),
     /// [`crate::Effect::FetchRows`] came to an end: the rows are staged, as of this cursor.
     RowsFetched(Result<Cursor, Fault>),
+    /// [`crate::Effect::Recount`] came to an end: what was shown then, and the collections whose texts do not add up to the stored digest or do
+    /// not fit their own stored hashes; `None` if the rows could not be read.
+    Recounted(Option<(Cursor, Vec<Collection>)>),
     /// An operation is in the journal.
     OperationCommitted(QueuedOperation),
     /// [`crate::Effect::Requeue`] was carried out: these wait for a verdict again.

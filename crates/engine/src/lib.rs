@@ -26,7 +26,7 @@ mod upload;
 
 pub use buffer::ReadyCommit;
 pub use effect::{Ask, Effect, Reason};
-pub use input::{ApplyFault, CatchUpOutcome, Fault, Input, Known, QueuedOperation, Resume, UploadOutcome};
+pub use input::{ApplyFault, CatchUpOutcome, Comparison, Fault, Input, Known, QueuedOperation, Resume, UploadOutcome};
 pub use mutation::{Mutation, Planted};
 pub use session::{Counters, Session, SessionConfig};
 pub use status::Status;

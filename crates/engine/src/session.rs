@@ -5,12 +5,13 @@
 mod frames;
 mod link;
 mod pull;
+mod renumber;
 mod repair;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use mstore_protocol::{
-    Collection, Cursor, DeviceState, Digest, Epoch, Head,
+    Code, Collection, Cursor, DeviceState, Digest, Epoch, Head,
     limits::{HEAD_FRESH_S, POLL_INTERVAL_S},
 };
 
@@ -25,6 +26,7 @@ use crate::{
 };
 use link::Link;
 use pull::Pull;
+use renumber::Renumbering;
 use repair::Repair;
 
 /// How a session behaves; every time in milliseconds.
@@ -116,10 +118,15 @@ pub struct Session {
     /// A commit with the cursor's number but another tag was seen: nothing is shown until the server has decided.
     in_doubt: bool,
     confirmed_at: Option<Moment>,
+    /// When the local digests were last compared with the server's.
+    compared_at: Option<Moment>,
+    /// The server holds commits back: what is shown is not what the branch has.
+    is_held: bool,
     buffer: Buffer,
     link: Link,
     pull: Pull,
     repair: Repair,
+    renumbering: Renumbering,
     upload: UploadQueue,
     counters: Counters,
 }
@@ -139,10 +146,13 @@ impl Session {
             asked_about: None,
             in_doubt: false,
             confirmed_at: None,
+            compared_at: None,
+            is_held: false,
             buffer: Buffer::new(config.planted),
             link: Link::new(now),
             pull: Pull::new(now, known.cursor.is_some(), known.resume, config.poll_interval_ms),
-            repair: Repair::default(),
+            repair: Repair::new(now + config.poll_interval_ms),
+            renumbering: Renumbering::default(),
             upload: UploadQueue::new(known.queue),
             counters: Counters::default(),
             config,
@@ -166,8 +176,11 @@ impl Session {
             Input::HeadFetched(result) => self.head_fetched(now, result),
             Input::Applied { cursor, digests } => self.applied(now, cursor, digests),
             Input::ApplyFailed { cursor, fault } => self.apply_failed(now, cursor, fault),
+            Input::Compared(result) if self.renumbering.is_running() => self.renumbering_compared(now, result),
             Input::Compared(result) => self.compared(now, result),
+            Input::RowsFetched(result) if self.renumbering.is_running() => self.renumbering_fetched(now, result),
             Input::RowsFetched(result) => self.rows_fetched(now, result),
+            Input::Recounted(counted) => self.recounted(now, counted),
             Input::OperationCommitted(operation) => self.upload.add(operation),
             Input::Requeued(operations) => self.upload.requeue(operations),
             Input::Uploaded(outcome) => {
@@ -228,14 +241,14 @@ impl Session {
             let begun = connected || self.pull.is_running();
             return if begun { DeviceState::CatchingUp } else { DeviceState::Starting };
         }
-        if connected {
-            return if self.pull.is_confirmed() { DeviceState::Live } else { DeviceState::CatchingUp };
-        }
-        match self.confirmed_at {
-            None => DeviceState::Starting,
-            Some(_) if self.pull.is_behind() => DeviceState::CatchingUp,
-            Some(_) => DeviceState::Polling,
-        }
+        let up_to_date = match (connected, self.confirmed_at) {
+            (true, _) if self.pull.is_confirmed() => DeviceState::Live,
+            (true, _) => return DeviceState::CatchingUp,
+            (false, None) => return DeviceState::Starting,
+            (false, Some(_)) if self.pull.is_behind() => return DeviceState::CatchingUp,
+            (false, Some(_)) => DeviceState::Polling,
+        };
+        if self.is_held { DeviceState::Blocked(Code::BranchHeld) } else { up_to_date }
     }
 
     /// The counters.

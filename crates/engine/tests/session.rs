@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mstore_engine::{
-    Ask, CatchUpOutcome, Effect, Fault, Input, Known, QueuedOperation, Reason, Resume, Session, SessionConfig, UploadOutcome,
+    Ask, CatchUpOutcome, Comparison, Effect, Fault, Input, Known, QueuedOperation, Reason, Resume, Session, SessionConfig, UploadOutcome,
 };
 use mstore_protocol::{
     Change, ChangeOp, Code, Collection, Cursor, DeviceState, Digest, Epoch, Frame, Head, OperationId, Tag, Timestamp, Verdict,
@@ -30,7 +30,16 @@ fn frame(cursor: Cursor, part: u32, parts: u32) -> Frame {
 
 fn head(cursor: Cursor) -> Head {
     let at = Timestamp::parse("2026-11-22T06:41:00.123Z").unwrap();
-    Head { v: 1, epoch: cursor.epoch, seq: cursor.seq, tag: cursor.tag, at, digests: BTreeMap::new(), pull_within_ms: None }
+    Head {
+        v: 1,
+        epoch: cursor.epoch,
+        seq: cursor.seq,
+        tag: cursor.tag,
+        at,
+        digests: BTreeMap::new(),
+        pull_within_ms: None,
+        held_since: None,
+    }
 }
 
 /// A session, its clock, and the effects of the last thing that happened.
@@ -340,7 +349,7 @@ fn a_digest_that_differs_at_the_same_commit_is_searched_by_range() {
     truth.digests.insert(Collection::product(), Digest::parse(&"1".repeat(32)).unwrap());
     till.after(1, Input::HeadArrived(truth));
     assert_eq!(till.effects, [Effect::FetchSubDigests(Collection::product())]);
-    till.after(1, Input::Compared(Ok(vec![3, 9])));
+    till.after(1, Input::Compared(Ok(Comparison { at: at(4), ranges: vec![3, 9], rows: 2 })));
     assert_eq!(till.effects, [Effect::FetchRows { collection: Collection::product(), ranges: vec![3, 9] }]);
     till.after(1, Input::RowsFetched(Ok(at(4))));
     assert_eq!(till.effects, [Effect::ReplaceRanges { collection: Collection::product(), ranges: vec![3, 9] }]);
@@ -378,6 +387,61 @@ fn a_server_that_has_not_come_to_the_number_of_a_verdict_has_lost_the_sale() {
     }
 }
 
+/// A till at commit 9 of the old numbering that the server has told to begin again, and what the server's head is then.
+fn renumbered() -> (Till, Head) {
+    let mut till = Till::live_at(at(9));
+    till.after(1, Input::Applied { cursor: at(9), digests: BTreeMap::new() });
+    till.after(1, Input::SyncRequested).after(1, Input::CaughtUp(CatchUpOutcome::SnapshotRequired));
+    let mut truth = head(of_epoch(7, 4));
+    truth.digests.insert(Collection::product(), Digest::parse(&"1".repeat(32)).unwrap());
+    till.after(1, Input::HeadFetched(Ok(truth.clone())));
+    (till, truth)
+}
+
+fn differing(at: Cursor, ranges: Vec<u8>, rows: usize) -> Input {
+    Input::Compared(Ok(Comparison { at, ranges, rows }))
+}
+
+#[test]
+fn another_numbering_is_taken_over_by_the_ranges_that_differ_and_what_came_since() {
+    let (mut till, truth) = renumbered();
+    assert_eq!(till.effects, [Effect::DropStaged, Effect::FetchSubDigests(Collection::product())]);
+    till.after(1, differing(of_epoch(7, 5), vec![3], 2));
+    assert_eq!(till.effects, [Effect::FetchRows { collection: Collection::product(), ranges: vec![3] }]);
+    till.after(1, Input::RowsFetched(Ok(of_epoch(7, 6))));
+    let ask = till.asked().expect("the ranges are of different commits");
+    assert_eq!((ask.after, ask.over_ranges, ask.keep_staged), (Some(truth.cursor()), true, false));
+    assert_eq!(till.product(1, frame(at(10), 1, 1)).applied(), [0; 0], "nothing of the old numbering is shown meanwhile");
+    till.after(1, Input::CaughtUp(CatchUpOutcome::Complete { to: of_epoch(7, 6), digests: BTreeMap::new() }));
+    assert_eq!(till.effects[..2], [Effect::Renumber { to: of_epoch(7, 6) }, Effect::Requeue]);
+    assert_eq!((till.session.counters().snapshots, till.session.counters().ranges_repaired), (0, 1));
+}
+
+#[test]
+fn a_broken_comparison_begins_again_and_a_stubborn_one_ends_in_a_snapshot() {
+    let (mut till, truth) = renumbered();
+    for attempt in 1..4 {
+        till.after(1, differing(at(9), vec![3], 2));
+        assert_eq!(till.effects[0], Effect::DropStaged, "an answer of the numbering before, attempt {attempt}");
+        while !till.effects.contains(&Effect::FetchHead) {
+            let wait = till.session.next_deadline().unwrap().saturating_sub(till.now);
+            till.after(wait, Input::Woken);
+        }
+        till.after(1, Input::HeadFetched(Ok(truth.clone())));
+    }
+    assert_eq!(till.until_asked().after, None);
+}
+
+#[test]
+fn more_ranges_than_are_worth_it_are_a_snapshot() {
+    for (rows, is_snapshot) in [(500, false), (50_000, true)] {
+        let (mut till, _) = renumbered();
+        till.after(1, differing(of_epoch(7, 4), (0..200).collect(), rows));
+        let fetches = till.effects.iter().any(|effect| matches!(effect, Effect::FetchRows { .. }));
+        assert_eq!(fetches, !is_snapshot, "{rows} rows");
+    }
+}
+
 #[test]
 fn an_answer_from_before_the_verdict_says_nothing_about_the_sale() {
     let mut till = Till::live_at(at(4));
@@ -403,4 +467,30 @@ fn frames_that_the_server_knows_nothing_of_are_of_a_numbering_that_is_gone() {
     till.product(1, frame(at(7), 1, 1));
     till.complete(1, at(6));
     assert_eq!(till.applied(), [7], "what came after the question may be newer than the answer");
+}
+
+#[test]
+fn rows_are_counted_at_every_poll_and_repaired_without_any_head() {
+    let mut till = Till::live_at(at(4));
+    till.after(1, Input::Applied { cursor: at(4), digests: BTreeMap::new() });
+    till.after(300_000, Input::Woken);
+    assert!(till.effects.contains(&Effect::Recount), "{:?}", till.effects);
+    till.after(1, Input::Recounted(Some((at(4), vec![Collection::product()]))));
+    assert_eq!(till.effects, [Effect::FetchSubDigests(Collection::product())]);
+    till.after(1, differing(at(4), vec![], 0));
+    let nothing = Effect::ReplaceRanges { collection: Collection::product(), ranges: vec![] };
+    assert_eq!(till.effects, [nothing], "the rows are right, their sum was not: it is written anew");
+    assert_eq!(till.session.counters().digest_mismatches, 1);
+}
+
+#[test]
+fn a_branch_that_is_held_does_not_look_live_until_it_goes_on() {
+    let mut till = Till::live_at(at(4));
+    till.after(1, Input::HeadArrived(Head { held_since: Some(Timestamp::from_ms(1)), ..head(at(4)) }));
+    assert_eq!(till.state(), DeviceState::Blocked(Code::BranchHeld));
+    till.after(1, Input::HeadArrived(head(at(4))));
+    assert_eq!(till.state(), DeviceState::Live);
+    till.after(1, Input::HeadArrived(Head { held_since: Some(Timestamp::from_ms(1)), ..head(at(4)) }));
+    till.product(1, frame(at(5), 1, 1));
+    assert_eq!(till.state(), DeviceState::Live, "the next commit came");
 }

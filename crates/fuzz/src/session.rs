@@ -6,7 +6,9 @@ use std::{
     slice,
 };
 
-use mstore_engine::{ApplyFault, CatchUpOutcome, Effect, Fault, Input, Known, QueuedOperation, Session, SessionConfig, UploadOutcome};
+use mstore_engine::{
+    ApplyFault, CatchUpOutcome, Comparison, Effect, Fault, Input, Known, QueuedOperation, Session, SessionConfig, UploadOutcome,
+};
 use mstore_protocol::{
     Change, ChangeOp, Code, Collection, Cursor, Epoch, Frame, Head, OperationId, PROTOCOL_VERSION, Tag, Timestamp, Verdict, VerdictStatus,
     limits::INTEGER_MAX,
@@ -76,7 +78,8 @@ impl Script<'_> {
 
     fn head(&mut self, near: Option<Cursor>) -> Head {
         let pull_within_ms = self.pick(&[None, None, Some(5), Some(u64::MAX)]);
-        Head { pull_within_ms, ..head_at(self.cursor(near)) }
+        let held_since = self.pick(&[None, None, None, Some(Timestamp::from_ms(0))]);
+        Head { pull_within_ms, held_since, ..head_at(self.cursor(near)) }
     }
 
     fn codes(&mut self) -> Code {
@@ -91,7 +94,7 @@ fn operation(n: u8) -> OperationId {
 fn head_at(cursor: Cursor) -> Head {
     let Cursor { epoch, seq, tag } = cursor;
     let digests = BTreeMap::from([(Collection::product(), mstore_protocol::Digest::EMPTY)]);
-    Head { v: PROTOCOL_VERSION, epoch, seq, tag, at: Timestamp::from_ms(0), digests, pull_within_ms: None }
+    Head { v: PROTOCOL_VERSION, epoch, seq, tag, at: Timestamp::from_ms(0), digests, pull_within_ms: None, held_since: None }
 }
 
 /// The calls that wait for their end: at most one of each kind.
@@ -101,6 +104,7 @@ struct Calls {
     changes: bool,
     head: bool,
     comparing: bool,
+    counting: bool,
     rows: bool,
     upload: Option<Vec<OperationId>>,
 }
@@ -149,7 +153,15 @@ impl Till {
             }
             12 if self.calls.comparing => {
                 self.calls.comparing = false;
-                Input::Compared(script.pick(&[Ok(vec![]), Ok(vec![3]), Ok((0..=200).collect()), Err(Fault::default())]))
+                let at = script.cursor(near);
+                let ranges = script.pick(&[Some(vec![]), Some(vec![3]), Some((0..=200).collect::<Vec<u8>>()), None]);
+                let rows = script.pick(&[0, 2, 50_000]);
+                Input::Compared(ranges.map(|ranges| Comparison { at, ranges, rows }).ok_or_else(Fault::default))
+            }
+            12 if self.calls.counting => {
+                self.calls.counting = false;
+                let altered = script.pick(&[vec![], vec![Collection::product()]]);
+                Input::Recounted(near.map(|cursor| (cursor, altered)))
             }
             12 if self.calls.rows => {
                 self.calls.rows = false;
@@ -197,7 +209,10 @@ impl Till {
             while let Some(effect) = self.session.poll() {
                 effects_seen += 1;
                 assert!(effects_seen < EFFECTS_MAX, "a flood of effects");
-                let shows = matches!(effect, Effect::Apply(_) | Effect::Show { .. } | Effect::Adopt(_) | Effect::ReplaceRanges { .. });
+                let shows = matches!(
+                    effect,
+                    Effect::Apply(_) | Effect::Show { .. } | Effect::Adopt(_) | Effect::Renumber { .. } | Effect::ReplaceRanges { .. }
+                );
                 if shows && disk_fails && !failed {
                     failed = true;
                     inputs.push_back(Input::ApplyFailed { cursor: self.cursor, fault: ApplyFault::Storage });
@@ -232,6 +247,7 @@ impl Till {
             Effect::CatchUp(_) => assert!(!std::mem::replace(&mut self.calls.changes, true), "two calls of /changes at once"),
             Effect::FetchHead => self.calls.head = true,
             Effect::FetchSubDigests(_) => self.calls.comparing = true,
+            Effect::Recount => self.calls.counting = true,
             Effect::FetchRows { .. } => self.calls.rows = true,
             Effect::Upload(ids) => assert!(self.calls.upload.replace(ids).is_none(), "two uploads at once"),
             Effect::Apply(commit) => {
@@ -245,7 +261,7 @@ impl Till {
                 assert!(!back, "the cursor went back");
                 return Some(self.shown(to));
             }
-            Effect::Adopt(to) => return Some(self.shown(to)),
+            Effect::Adopt(to) | Effect::Renumber { to } => return Some(self.shown(to)),
             Effect::ReplaceRanges { .. } => return self.cursor.map(|cursor| self.shown(cursor)),
             Effect::Requeue => return Some(Input::Requeued(vec![QueuedOperation { id: operation(9), at: Timestamp::from_ms(0) }])),
             Effect::Subscribe(_) | Effect::Disconnect | Effect::DropStaged | Effect::Settle(_) => {}
@@ -284,7 +300,10 @@ impl Till {
             return Some(Input::HeadFetched(Ok(head_at(head))));
         }
         if std::mem::take(&mut calls.comparing) {
-            return Some(Input::Compared(Ok(Vec::new())));
+            return Some(Input::Compared(Ok(Comparison { at: head, ranges: Vec::new(), rows: 0 })));
+        }
+        if std::mem::take(&mut calls.counting) {
+            return Some(Input::Recounted(self.cursor.map(|cursor| (cursor, Vec::new()))));
         }
         if std::mem::take(&mut calls.rows) {
             return Some(Input::RowsFetched(Ok(head)));

@@ -121,6 +121,7 @@ codes! {
     ClaimRefused = "claim_refused", 401, Never, "The claim code is wrong, used or older than 15 minutes", "make a new one: mstore-sync device add";
     DeviceActive = "device_active", 409, Never, "This device is at work in another branch", "move it first: mstore-sync device move TILL BRANCH; or choose another id";
     InsecureUrl = "insecure_url", 400, Never, "A token would cross the network in the clear", "use https:// and mqtts://, or choose the development profile on a network that you trust";
+    BranchHeld = "branch_held", 503, Later, "The branch's newest changes are held back at the server", "confirm or undo the mass deletion that GET /v1/admin/alarms names; sales go on";
     DataDirInUse = "data_dir_in_use", 409, Never, "Another server uses this data directory", "stop it, or choose another --data-dir";
 }
 

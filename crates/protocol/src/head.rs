@@ -26,6 +26,10 @@ pub struct Head {
     /// The newest commits were sent without frames: pull within this time, at a random moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_within_ms: Option<u64>,
+    /// Since then the server holds the branch's next commit back (a mass deletion that nobody has confirmed) or cannot make it: what devices have is
+    /// not what the source has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<Timestamp>,
 }
 
 impl Head {

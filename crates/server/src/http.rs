@@ -40,8 +40,10 @@ pub(crate) use router::router;
 
 use crate::{ServerConfig, answers::Answers, auth::Directory, broker_slot::BrokerSlot, meters::Meters, tail::Tail};
 pub(crate) use enrol::{http_url, mqtt_url, ws_url};
+pub(crate) use health::Proof;
 use problem::Refusal;
 pub(crate) use rate_limit::WrongClaims;
+pub(crate) use report::Mismatches;
 
 /// What every endpoint works with.
 pub(crate) struct App {
@@ -55,6 +57,8 @@ pub(crate) struct App {
     pub(crate) http_addr: SocketAddr,
     pub(crate) wrong_claims: WrongClaims,
     pub(crate) requests: Semaphore,
+    pub(crate) proof: Proof,
+    pub(crate) mismatches: Mismatches,
     /// A background task that panicked.
     pub(crate) failed_task: OnceLock<&'static str>,
     /// Ends streams that would otherwise last for ever.

@@ -50,6 +50,8 @@ pub(crate) struct BranchMeters {
     pub(crate) unchanged: Counter,
     /// `/changes` answers 410.
     pub(crate) snapshots_required: Counter,
+    /// Digests that devices found to differ.
+    pub(crate) mismatches: Counter,
 }
 
 impl Meters {
@@ -70,6 +72,14 @@ impl Meters {
     /// Folds what histograms gathered; without it their memory grows until the next `/metrics`.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
+    }
+
+    /// Counts what a slice of the sweep found.
+    pub(crate) fn swept(&self, report: &mstore_store::SweepReport) {
+        for (found, count) in [("compared", report.compared), ("differing", report.differing), ("mended", report.mended)] {
+            let key = Key::from_parts("mstore_sweep_rows_total", vec![Label::new("found", found)]);
+            self.recorder.register_counter(&key, &META).increment(count);
+        }
     }
 
     pub(crate) fn gauge(&self, name: &'static str) -> Gauge {
@@ -117,6 +127,7 @@ impl Meters {
             answers: changes("200"),
             unchanged: changes("304"),
             snapshots_required: changes("410"),
+            mismatches: counter("mstore_digest_mismatch_total", None),
         }
     }
 
@@ -133,6 +144,8 @@ impl Meters {
             ("mstore_publish_payload_bytes_total", "Payload bytes of frames and heads"),
             ("mstore_operations_total", "Operations of devices by verdict"),
             ("mstore_changes_answers_total", "Answers of /changes by status"),
+            ("mstore_digest_mismatch_total", "Digests that devices found to differ from the server's, as they report them"),
+            ("mstore_sweep_rows_total", "Rows that the sweep compared, found to differ from their source, and mended in the mirror"),
         ];
         for (counter, text) in counters {
             self.recorder.describe_counter(name(counter), None, text.into());

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use mstore_broker::{Message, PublishError};
 use mstore_protocol::{BranchKey, Collection, Env, Scope, Timestamp, Topic};
-use mstore_store::{OutboxEntry, OutboxMessage, Store, StoreError};
+use mstore_store::{OutboxEntry, OutboxMessage, Store, StoreError, failpoint};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -260,6 +260,7 @@ impl Publisher {
                     self.send_head(&key, Some(id), Some(within)).await?;
                 }
             }
+            failpoint::point("frame_published");
             self.place.last_id = id;
             while let Some(landed) = self.place.window.landed_already() {
                 self.land(landed).await;
@@ -363,7 +364,10 @@ pub(crate) async fn acknowledge(store: Arc<dyn Store>, mut ids: mpsc::Receiver<u
     let mut batch = Vec::with_capacity(BATCH);
     while ids.recv_many(&mut batch, BATCH).await > 0 {
         match store.acknowledged(batch.clone()).await {
-            Ok(()) => batch.clear(),
+            Ok(()) => {
+                failpoint::point("frame_acknowledged");
+                batch.clear();
+            }
             Err(StoreError::Closed) => return,
             // They are sent with the next batch; a crash before that sends their frames twice, which devices drop.
             Err(error) => tracing::warn!(%error, "acknowledgements not written, trying again"),

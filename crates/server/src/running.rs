@@ -67,6 +67,8 @@ impl Server {
             answers: Answers::new(store.clone(), limits.answers_bytes_max),
             wrong_claims: crate::http::WrongClaims::new(limits.wrong_claims_max),
             requests: Semaphore::new(limits.requests_max),
+            proof: Default::default(),
+            mismatches: Default::default(),
             tail: Arc::new(Tail::new()),
             meters: Arc::new(Meters::new()),
             failed_task: std::sync::OnceLock::new(),

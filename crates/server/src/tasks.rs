@@ -21,8 +21,10 @@ use crate::{
 
 /// Rows compared in one slice of the sweep at least.
 const SWEEP_ROWS_MIN: usize = 200;
-/// Slices in the hour within which everything is compared, with room for slow ones.
-const SWEEP_HOUR_S: u64 = 3_000;
+/// Everything is compared within the hour, with room for slow slices.
+const SWEEP_CALM_S: u64 = 3_000;
+/// After a start, and after somebody wrote what no trigger saw, everything is compared within a poll of the devices.
+const SWEEP_HURRIED_S: u64 = 240;
 
 /// The gauges, read every few seconds and at every `/metrics`.
 pub(crate) const GAUGES: &[(&str, &str)] = &[
@@ -32,6 +34,7 @@ pub(crate) const GAUGES: &[(&str, &str)] = &[
     ("mstore_branches", "Branches"),
     ("mstore_alarms", "Alarms raised since the start of the database"),
     ("mstore_branches_held", "Branches held back by a mass deletion"),
+    ("mstore_unexplained_writes", "Times that another program wrote and left no marks, since the start"),
     ("mstore_broker_up", "1 while the broker takes messages"),
     ("mstore_broker_starts", "Starts of the embedded broker, or connections made to the external one, since the server's start"),
     ("mstore_broker_in_flight", "Messages sent to an external broker and not yet acknowledged"),
@@ -82,18 +85,28 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// Compares source and mirror slice by slice, all of it within the hour.
+/// Compares source and mirror slice by slice.
 async fn sweep(app: Arc<App>) {
     let mut ticks = interval(app.config.timing.sweep_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut from = None;
+    // Unexplained writes when this pass over everything began, and before the last one that saw everything.
+    let (mut begun_at, mut seen) = (None, None);
     loop {
         ticks.tick().await;
-        let rows = app.store.gauges().await.map_or(0, |gauges| gauges.mirror_rows);
-        let slices = (SWEEP_HOUR_S / app.config.timing.sweep_interval.as_secs().max(1)).max(1);
-        let rows_max = usize::try_from(rows / slices).unwrap_or(usize::MAX).max(SWEEP_ROWS_MIN);
+        let gauges = app.store.gauges().await.unwrap_or_default();
+        if from.is_none() {
+            begun_at = Some(gauges.unexplained_writes);
+        }
+        let within_s = if seen == Some(gauges.unexplained_writes) { SWEEP_CALM_S } else { SWEEP_HURRIED_S };
+        let slices = (within_s / app.config.timing.sweep_interval.as_secs().max(1)).max(1);
+        let rows_max = usize::try_from(gauges.mirror_rows / slices).unwrap_or(usize::MAX).max(SWEEP_ROWS_MIN);
         match app.store.sweep(from.take(), rows_max).await {
             Ok(report) => {
+                app.meters.swept(&report);
+                if report.next.is_none() {
+                    seen = begun_at;
+                }
                 if report.differing > 0 || report.mended > 0 {
                     tracing::warn!(
                         compared = report.compared,
@@ -143,6 +156,7 @@ pub(crate) async fn read_gauges(store: &dyn Store, broker: &BrokerSlot, meters: 
             set("mstore_branches", gauges.branches);
             set("mstore_alarms", gauges.alarms);
             set("mstore_branches_held", gauges.held);
+            set("mstore_unexplained_writes", gauges.unexplained_writes);
         }
         Err(error) => tracing::warn!(%error, "gauges not read"),
     }

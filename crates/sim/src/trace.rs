@@ -57,6 +57,7 @@ pub(crate) fn told(input: &Input) -> String {
         | Input::ApplyFailed { .. }
         | Input::Compared(_)
         | Input::RowsFetched(_)
+        | Input::Recounted(_)
         | Input::OperationCommitted(_)
         | Input::Requeued(_)
         | Input::Uploaded(_)
@@ -74,11 +75,13 @@ pub(crate) fn wanted(effect: &Effect) -> String {
         }
         Effect::Show { to, snapshot, .. } => format!("Show up to {}, snapshot {snapshot}", brief(*to)),
         Effect::Adopt(cursor) => format!("Adopt {}", brief(*cursor)),
+        Effect::Renumber { to } => format!("Renumber to {}", brief(*to)),
         Effect::Connect { .. } => "Connect".into(),
         Effect::Subscribe(_)
         | Effect::Disconnect
         | Effect::FetchHead
         | Effect::DropStaged
+        | Effect::Recount
         | Effect::FetchSubDigests(_)
         | Effect::FetchRows { .. }
         | Effect::ReplaceRanges { .. }

@@ -3,6 +3,8 @@
 //! It knows nothing of HTTP, MQTT or tokens; it publishes nothing. A store hands out what is durable and forgets it when told.
 
 mod books;
+#[doc(hidden)]
+pub mod failpoint;
 mod model;
 pub mod sqlite;
 mod store;

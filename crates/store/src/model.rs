@@ -506,4 +506,6 @@ pub struct StoreGauges {
     pub alarms: u64,
     /// Branches held back by a mass deletion.
     pub held: u64,
+    /// Times, since the start, that another program wrote and left no marks: what it changed only the sweep can tell.
+    pub unexplained_writes: u64,
 }

@@ -92,6 +92,9 @@ pub trait Admin: Send + Sync {
     /// Expires transactions past their window, tombstones past their keep time (raising the floor), old operations' bodies; collapses backlogs.
     async fn upkeep(&self) -> Result<(), StoreError>;
 
+    /// Writes something of no account, durably: proves that whatever comes next can be kept.
+    async fn prove_writable(&self) -> Result<(), StoreError>;
+
     /// Counts.
     async fn gauges(&self) -> Result<StoreGauges, StoreError>;
 

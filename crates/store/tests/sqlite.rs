@@ -252,3 +252,123 @@ async fn a_branch_that_cannot_be_sequenced_is_alarmed_once() {
         assert!(f.alarms("branch_blocked").await[0].cleared_at.is_some(), "{}", damage.0);
     }
 }
+
+#[tokio::test]
+async fn a_quarantine_is_alarmed_once_and_cleared_when_the_row_is_right_again() {
+    let f = make_store().shop().await;
+    f.put_ids(&["p", "q"]).await;
+    let open = async || f.alarms("row_quarantined").await.iter().filter(|alarm| alarm.cleared_at.is_none()).count();
+    // The reason changes, the row does not: one alarm at each of the two branches.
+    (f.sql)("UPDATE product SET name = CAST(x'fffe' AS TEXT) WHERE id = 'p'");
+    f.settle().await;
+    (f.sql)("UPDATE product SET name = 'p', sku = CAST(x'fffe' AS TEXT) WHERE id = 'p'");
+    f.settle().await;
+    assert_eq!((open().await, f.alarms("row_quarantined").await.len()), (2, 2));
+    (f.sql)("UPDATE product SET sku = 'p' WHERE id = 'p'");
+    f.settle().await;
+    assert_eq!((open().await, f.alarms("row_quarantined").await.len()), (0, 2));
+    // Neither does the sweep overlook what no trigger saw, nor that it is over.
+    (f.sql)("DROP TRIGGER product_update; UPDATE product SET name = CAST(x'fffe' AS TEXT) WHERE id = 'q'");
+    for _ in 0..2 {
+        assert_eq!(f.store.sweep(None, 10_000).await.unwrap().differing, 2);
+        assert_eq!(open().await, 2);
+    }
+    (f.sql)("UPDATE product SET name = 'q' WHERE id = 'q'");
+    f.store.sweep(None, 10_000).await.unwrap();
+    assert_eq!((open().await, f.alarms("row_quarantined").await.len()), (0, 4));
+}
+
+#[tokio::test]
+async fn an_id_that_is_not_text_stops_no_sweep() {
+    let f = make_store().shop().await;
+    f.put_ids(&["p", "z"]).await;
+    (f.sql)(
+        "DROP TRIGGER product_insert; DROP TRIGGER product_update; UPDATE product SET name = 'unseen' WHERE id = 'z'; \
+         INSERT INTO product (merchant_id, id, sku, name, price_amount) VALUES ('m', CAST(x'71ff' AS TEXT), 's', 'S', 1); \
+         INSERT INTO mirror (head, collection, id, seq, bucket, hash, row) VALUES (1, 'product', CAST(x'72ff' AS TEXT), 0, 0, zeroblob(16), '{}')",
+    );
+    let (mut from, mut slices) = (None, 0);
+    loop {
+        // The smallest slices end at such an id, too.
+        let report = f.store.sweep(from, 1).await.unwrap();
+        slices += 1;
+        assert!(slices < 100, "it goes on for ever");
+        from = report.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    f.settle().await;
+    assert_eq!(f.row("a", "product", "z").await.unwrap()["name"], "unseen", "what comes after it is compared");
+    assert_eq!(digests_of(&f.snapshot("a").await.lines), f.head("a").await.digests);
+    let open = async || f.alarms("row_quarantined").await.iter().filter(|alarm| alarm.cleared_at.is_none()).count();
+    assert_eq!(open().await, 2, "one at each branch");
+    (f.sql)("DELETE FROM product WHERE id = CAST(x'71ff' AS TEXT)");
+    f.store.sweep(None, 10_000).await.unwrap();
+    assert_eq!(open().await, 0);
+}
+
+#[tokio::test]
+async fn differences_are_one_alarm_until_a_whole_pass_finds_none() {
+    let f = make_store().shop().await;
+    f.put_ids(&["p", "q"]).await;
+    for id in ["p", "q"] {
+        (f.sql)(&format!("UPDATE mirror SET hash = zeroblob(16) WHERE head = 1 AND id = '{id}'"));
+        assert_eq!(f.store.sweep(None, 10_000).await.unwrap().mended, 1);
+        let alarms = f.alarms("sweep_difference").await;
+        assert!(alarms.len() == 1 && alarms[0].cleared_at.is_none(), "{alarms:?}");
+    }
+    f.store.sweep(None, 10_000).await.unwrap();
+    assert!(f.alarms("sweep_difference").await[0].cleared_at.is_some());
+}
+
+#[tokio::test]
+async fn a_write_that_leaves_no_marks_is_noticed() {
+    let f = make_store().shop().await;
+    f.put_ids(&["p"]).await;
+    let seen = f.store.gauges().await.unwrap().unexplained_writes;
+    (f.sql)("UPDATE product SET name = 'marked' WHERE id = 'p'");
+    f.settle().await;
+    assert_eq!(f.store.gauges().await.unwrap().unexplained_writes, seen, "triggers tell what changed");
+    (f.sql)("UPDATE mirror SET hash = zeroblob(16) WHERE id = 'p'");
+    f.settle().await;
+    assert_eq!(f.store.gauges().await.unwrap().unexplained_writes, seen + 1);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_sub_digests_of_an_altered_mirror_gets_mended_ones() {
+    let f = make_store().shop().await;
+    f.put_ids(&["p", "q"]).await;
+    let name = mstore_protocol::Collection::product();
+    let before = f.store.digests(&branch("a"), &name).await.unwrap().1;
+    for damage in [
+        "UPDATE mirror SET row = replace(row, 'Product p', 'Product x') WHERE id = 'p' AND head = 1",
+        "UPDATE mirror SET row = CAST(x'fffe' AS TEXT) WHERE id = 'p' AND head = 1",
+        "UPDATE mirror SET hash = zeroblob(16) WHERE id = 'p' AND head = 1",
+        "DELETE FROM mirror WHERE id = 'p' AND head = 1",
+    ] {
+        (f.sql)(damage);
+        assert_eq!(f.store.digests(&branch("a"), &name).await.unwrap().1, before, "{damage}");
+        assert_eq!(f.store.sweep(None, 10_000).await.unwrap().mended, 0, "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_held_branch_says_so_in_its_head_also_after_a_restart() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (path, clock) = (dir.path().join("store.db"), TestClock::new());
+    let f = open(&path, clock.clone(), Box::new(Arc::clone(&dir))).shop().await;
+    f.put((0..200).map(|n| product(&format!("p{n:03}"))).collect()).await;
+    assert_eq!(f.head("a").await.held_since, None);
+    (f.sql)("CREATE TABLE kept AS SELECT * FROM product; DELETE FROM product");
+    f.settle().await;
+    let since = f.head("a").await.held_since;
+    assert!(since.is_some());
+    f.store.close().await.unwrap();
+    let f = open(&path, clock, Box::new(dir));
+    assert_eq!(f.head("a").await.held_since, since);
+    (f.sql)("INSERT INTO product SELECT * FROM kept");
+    f.clock.forward_s(6);
+    f.settle().await;
+    assert_eq!(f.head("a").await.held_since, None);
+}

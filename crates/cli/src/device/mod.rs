@@ -83,7 +83,7 @@ async fn list(branch: Option<&str>, admin: &AdminArgs, json: bool) -> Result<(),
         return Ok(());
     }
     let rows: Vec<Vec<String>> = fleet.iter().map(fleet_row).collect();
-    println!("{}", table::render(&["device", "branch", "status", "state", "behind", "queue", "dead", "reported"], &rows));
+    println!("{}", table::render(&["device", "branch", "status", "state", "behind", "queue", "dead", "mended", "reported"], &rows));
     println!("{} devices", rows.len());
     Ok(())
 }
@@ -96,10 +96,11 @@ fn fleet_row(device: &Value) -> Vec<String> {
         text(&device["device_id"]),
         format!("{}/{}", text(&device["merchant"]), text(&device["branch"])),
         text(&device["status"]),
-        text(&device["state"]),
+        if report["code"].is_null() { text(&device["state"]) } else { format!("{}: {}", text(&device["state"]), text(&report["code"])) },
         text(&device["lag_commits"]),
         text(&report["queue_depth"]),
         text(&report["dead_letters"]),
+        text(&device["digest_mismatches"]),
         device["reported_s_ago"].as_i64().map_or_else(|| "never".to_owned(), |seconds| format!("{seconds} s ago")),
     ]
 }

@@ -271,7 +271,8 @@ pub(super) fn status_line(status: &Status) -> String {
     let oldest = status.oldest_pending.map_or_else(String::new, |at| format!(" (oldest {} s)", (now().as_ms() - at.as_ms()) / 1000));
     let dead = if status.dead_letters > 0 { format!("   {} rejected: see `dead`", status.dead_letters) } else { String::new() };
     let refused = if status.upload_refused { "   uploads are refused on their way; everything is kept" } else { "" };
-    format!("{}{code}   {age}   seq {cursor}   queue {}{oldest}{dead}{refused}", status.state.as_str(), status.queue_depth)
+    let mended = if status.digest_mismatches > 0 { format!("   rows mended {} times", status.digest_mismatches) } else { String::new() };
+    format!("{}{code}   {age}   seq {cursor}   queue {}{oldest}{dead}{refused}{mended}", status.state.as_str(), status.queue_depth)
 }
 
 fn status_said(status: &Status) -> Said {
@@ -283,4 +284,5 @@ fn status_said(status: &Status) -> Said {
         .with("oldest_pending", status.oldest_pending)
         .with("dead_letters", status.dead_letters)
         .with("upload_refused", status.upload_refused)
+        .with("digest_mismatches", status.digest_mismatches)
 }

@@ -269,14 +269,18 @@ fn the_app_cannot_write_what_belongs_to_the_server() {
 #[test]
 fn a_range_is_repaired_even_when_text_and_sum_were_altered() {
     let mut till = Till::with_tea("41");
-    let good = till.db.sub_digests(&Collection::product()).unwrap();
+    let at = till.db.cursor().unwrap();
+    let row = till.reader.row(&Collection::product(), "tea").unwrap().unwrap();
+    let mut theirs = [Digest::EMPTY; 256];
+    theirs[usize::from(mstore_protocol::bucket_of("tea"))] = Digest::EMPTY.with(row.hash(&Collection::product()));
+    assert!(till.db.compare(&Collection::product(), at, &theirs).unwrap().ranges.is_empty());
     let app = Connection::open(&till.path).unwrap();
     app.execute_batch("DROP TRIGGER row_guard_update; UPDATE row SET body = replace(body, '41', '99')").unwrap();
-    let bad = till.db.sub_digests(&Collection::product()).unwrap();
-    let ranges: Vec<u8> = (0..=u8::MAX).filter(|range| good[usize::from(*range)] != bad[usize::from(*range)]).collect();
-    assert_eq!(ranges, [mstore_protocol::bucket_of("tea")]);
-    let row = Row::parse(r#"{"id":"tea","stock":"41","track_stock":true}"#).unwrap();
-    till.db.replace_ranges(&Collection::product(), &ranges, &[(row, 1)]).unwrap();
+    assert_eq!(recount(&till.path).unwrap(), Some((at, vec![Collection::product()])));
+    let found = till.db.compare(&Collection::product(), at, &theirs).unwrap();
+    assert_eq!((&found.ranges[..], found.rows), (&[mstore_protocol::bucket_of("tea")][..], 1));
+    till.db.replace_ranges(&FetchedRange { collection: Collection::product(), ranges: found.ranges, rows: vec![(row, 1)] }).unwrap();
+    assert_eq!(recount(&till.path).unwrap(), Some((at, vec![])));
     assert_eq!(till.stock(), "41 of 41");
     till.check_digests();
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mstore_engine::{ApplyFault, Ask, Effect, Input, UploadOutcome};
-use mstore_protocol::{Collection, Cursor, OperationId, Verdict, VerdictStatus, limits::CLOCK_TOLERANCE_MS};
+use mstore_protocol::{Cursor, OperationId, Verdict, VerdictStatus, limits::CLOCK_TOLERANCE_MS};
 use tokio::time::Instant;
 
 use super::{Done, Driver};
@@ -23,7 +23,7 @@ impl Driver {
         if !matches!(effect, Effect::Apply(_)) {
             // What was handed out before must be on disk before anything builds on it.
             let shown = self.flush().await;
-            if !shown && matches!(effect, Effect::Show { .. } | Effect::Adopt(_) | Effect::ReplaceRanges { .. }) {
+            if !shown && matches!(effect, Effect::Show { .. } | Effect::Adopt(_) | Effect::Renumber { .. } | Effect::ReplaceRanges { .. }) {
                 // Decided on a state that did not come about; the engine hears of it next and asks again.
                 return;
             }
@@ -46,10 +46,9 @@ impl Driver {
             Effect::DropStaged => self.drop_staged().await,
             Effect::Adopt(cursor) => self.adopt(cursor).await,
             Effect::FetchSubDigests(collection) => self.compare(collection),
-            Effect::FetchRows { collection, ranges } => {
-                let api = Arc::clone(&self.api);
-                self.calls.spawn(async move { Done::Rows(api.rows(&collection, &ranges).await.map_err(|error| error.fault())) });
-            }
+            Effect::Renumber { to } => self.renumber(to).await,
+            Effect::Recount => self.recount(),
+            Effect::FetchRows { collection, ranges } => self.fetch_rows(collection, ranges),
             Effect::ReplaceRanges { collection, ranges } => self.replace_ranges(collection, ranges).await,
             Effect::Upload(ids) => self.upload(ids).await,
             Effect::Settle(verdicts) => self.settle_verdicts(verdicts).await,
@@ -157,7 +156,7 @@ impl Driver {
         }
     }
 
-    fn count_answer(&self, to: Cursor, changes: u64, is_fallback: bool) {
+    pub(super) fn count_answer(&self, to: Cursor, changes: u64, is_fallback: bool) {
         let now = wall();
         tracing::debug!(device = %self.enrolment.device_id, branch = %self.enrolment.branch, seq = to.seq, changes, "Product stock updated");
         if changes > 0 {
@@ -185,6 +184,7 @@ impl Driver {
     }
 
     async fn drop_staged(&mut self) {
+        self.fetched.clear();
         let on_disk = self.staged.take().is_none_or(|staged| staged.spilled);
         if !on_disk {
             return;
@@ -203,45 +203,6 @@ impl Driver {
                 Input::ApplyFailed { cursor: state.0, fault: ApplyFault::Storage }
             }
         });
-    }
-
-    fn compare(&mut self, collection: Collection) {
-        tracing::warn!(device = %self.enrolment.device_id, branch = %self.enrolment.branch, %collection, "digests differ; looking for the rows");
-        let (api, db) = (Arc::clone(&self.api), Arc::clone(&self.shared.db));
-        self.calls.spawn(async move {
-            let (_, theirs) = match api.sub_digests(&collection).await {
-                Ok(answer) => answer,
-                Err(error) => return Done::Compared(Err(error.fault())),
-            };
-            let ours = super::with_db(&db, true, move |db| db.sub_digests(&collection)).await;
-            let differing = ours.map(|ours| {
-                let ranges = (0..=u8::MAX).filter(|range| ours[usize::from(*range)] != theirs[usize::from(*range)]);
-                ranges.collect::<Vec<u8>>()
-            });
-            Done::Compared(differing.map_err(|error| {
-                tracing::warn!(%error, "local digests could not be computed");
-                mstore_engine::Fault::default()
-            }))
-        });
-    }
-
-    async fn replace_ranges(&mut self, collection: Collection, ranges: Vec<u8>) {
-        let rows = self.fetched.take().unwrap_or_default();
-        tracing::warn!(device = %self.enrolment.device_id, %collection, ranges = ranges.len(), rows = rows.len(), "rows repaired");
-        let (result, cursor, digests) = self
-            .with_db(true, move |db| {
-                let result = db.replace_ranges(&collection, &ranges, &rows);
-                (result, db.cursor(), db.digests().clone())
-            })
-            .await;
-        match (result, cursor) {
-            (Ok(()), Some(cursor)) => self.inputs.push_back(Input::Applied { cursor, digests }),
-            (Ok(()), None) => {}
-            (Err(error), cursor) => {
-                tracing::warn!(device = %self.enrolment.device_id, %error, "rows could not be repaired");
-                self.inputs.push_back(Input::ApplyFailed { cursor, fault: ApplyFault::Storage });
-            }
-        }
     }
 
     async fn upload(&mut self, ids: Vec<OperationId>) {
@@ -318,7 +279,7 @@ impl Driver {
     }
 
     /// Operations whose commit went by without naming them wait again.
-    async fn requeue_again(&mut self, requeued: bool) {
+    pub(super) async fn requeue_again(&mut self, requeued: bool) {
         if !requeued {
             return;
         }

@@ -71,6 +71,8 @@ fn counters(stats: &crate::Stats) -> BTreeMap<String, u64> {
         ("polls", engine.polls),
         ("not_modified", engine.not_modified),
         ("digest_mismatches", engine.digest_mismatches),
+        ("ranges_repaired", engine.ranges_repaired),
+        ("renumberings", engine.renumberings),
         ("disconnects", engine.disconnects),
         ("uploads", engine.uploads),
         ("operations_accepted", stats.operations_accepted),

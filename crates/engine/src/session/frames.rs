@@ -1,6 +1,6 @@
 //! Frames and heads: commits in order, gaps, and what a head says about the cursor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mstore_protocol::{Collection, Cursor, Digest, Frame, Head};
 
@@ -52,7 +52,8 @@ impl Session {
     fn may_advance(&self, cursor: Cursor) -> bool {
         let lately = self.confirmed_at.is_some_and(|at| self.last_now.saturating_sub(at) < RESTORE_TAKES_MS);
         let trusted = self.pull.knows_cursor() || self.config.planted.has(Mutation::TrustOldCursor);
-        !self.in_doubt && (lately || trusted) && !self.repair.holds_at(cursor)
+        let is_free = !self.renumbering.is_running() && !self.repair.holds_at(cursor);
+        !self.in_doubt && (lately || trusted) && is_free
     }
 
     fn hand_out(&mut self, now: Moment, commit: ReadyCommit) {
@@ -60,6 +61,7 @@ impl Session {
         let follows = commit.cursor.epoch == cursor.epoch && commit.cursor.seq == cursor.seq + 1;
         assert!(follows || self.config.planted.has(Mutation::StepOverGap), "a commit out of order");
         self.cursor = Some(commit.cursor);
+        self.is_held = false;
         self.drop_needless_want(commit.cursor);
         self.effects.push_back(Effect::Apply(commit));
         self.repair_reached(now);
@@ -106,6 +108,7 @@ impl Session {
         }
         if head.seq == cursor.seq {
             self.expected = Some((cursor, head.digests.clone()));
+            self.is_held = head.held_since.is_some();
             if at == now {
                 self.drop_confirmed_want();
                 self.confirm(now);
@@ -141,15 +144,14 @@ impl Session {
         self.check_digests(now);
     }
 
-    fn check_digests(&mut self, now: Moment) {
+    pub(super) fn check_digests(&mut self, now: Moment) {
         let (Some((at, local)), Some((expected_at, expected))) = (&self.shown, &self.expected) else { return };
         if at != expected_at {
             return;
         }
-        let empty = Digest::EMPTY;
-        let differs = |(collection, digest): &(&Collection, &Digest)| local.get(*collection).unwrap_or(&empty) != *digest;
-        let differing: Vec<Collection> = expected.iter().filter(differs).map(|(collection, _)| collection.clone()).collect();
+        let differing = differing(local, expected);
         self.expected = None;
+        self.compared_at = Some(now);
         if differing.is_empty() {
             self.repair_succeeded();
         } else {
@@ -168,4 +170,11 @@ impl Session {
         };
         self.want(due, Reason::Repair, None);
     }
+}
+
+/// The collections whose digests are not equal; one that is not named is empty.
+pub(super) fn differing(ours: &BTreeMap<Collection, Digest>, theirs: &BTreeMap<Collection, Digest>) -> Vec<Collection> {
+    let names: BTreeSet<&Collection> = ours.keys().chain(theirs.keys()).collect();
+    let of = |digests: &BTreeMap<Collection, Digest>, name: &Collection| digests.get(name).copied().unwrap_or_default();
+    names.into_iter().filter(|name| of(ours, name) != of(theirs, name)).cloned().collect()
 }

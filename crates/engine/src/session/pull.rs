@@ -34,9 +34,20 @@ struct Wanted {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Running {
+pub(super) enum Running {
     Changes(Ask),
-    Head,
+    Head(HeadFor),
+    /// Another numbering is compared, range by range.
+    Ranges,
+}
+
+/// What the head is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadFor {
+    /// The server wants a snapshot to be fetched: perhaps less will do.
+    Renumbering,
+    /// MQTT brings none: its digests prove the rows.
+    Digests,
 }
 
 /// Whether the device had a network all the time, which is what tells a fallback from a return.
@@ -51,13 +62,13 @@ enum Away {
 /// The one call and what is known of the way to the server.
 #[derive(Debug)]
 pub(super) struct Pull {
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     wanted: Option<Wanted>,
     resume: Option<String>,
     /// What is staged, or being staged, is all there is.
     staged_is_snapshot: bool,
     /// Must everything be fetched, whatever the cursor?
-    forced_snapshot: bool,
+    pub(super) forced_snapshot: bool,
     pub(super) needs_snapshot: bool,
     pub(super) blocked: Option<Code>,
     retry: Backoff,
@@ -68,7 +79,7 @@ pub(super) struct Pull {
     confirmed: bool,
     ever_confirmed: bool,
     mqtt_down: bool,
-    poll_interval_ms: u64,
+    pub(super) poll_interval_ms: u64,
     poll_at: Moment,
     /// When the call was begun that runs now.
     asked_at: Moment,
@@ -185,12 +196,6 @@ impl Pull {
     }
 }
 
-/// Whether all digests are equal; a collection that is not named is empty.
-fn same_digests(a: &Digests, b: &Digests) -> bool {
-    let covers = |a: &Digests, b: &Digests| a.iter().all(|(collection, digest)| b.get(collection).copied().unwrap_or_default() == *digest);
-    covers(a, b) && covers(b, a)
-}
-
 impl Session {
     /// Notes that a call is wanted. A pull that the head spreads over time is not overtaken by a gap that it will fill.
     pub(super) fn want(&mut self, due: Moment, reason: Reason, until_seq: Option<u64>) {
@@ -239,9 +244,7 @@ impl Session {
         };
         self.pull.poll_at = now + self.pull.poll_interval_ms;
         if self.pull.needs_snapshot && self.cursor.is_some() && !self.pull.forced_snapshot {
-            self.pull.running = Some(Running::Head);
-            self.effects.push_back(Effect::FetchHead);
-            return;
+            return self.fetch_head(HeadFor::Renumbering);
         }
         self.ask(now, reason);
     }
@@ -269,10 +272,10 @@ impl Session {
         self.counters.gaps += u64::from(reason == Reason::Gap);
         let is_fallback = reason.is_fallback() && !self.pull.is_away(now) && after.is_some();
         let keep_staged = resume.is_some();
-        self.begin(Ask { after, resume, keep_staged, reason, is_fallback });
+        self.begin(Ask { after, resume, keep_staged, over_ranges: false, reason, is_fallback });
     }
 
-    fn begin(&mut self, ask: Ask) {
+    pub(super) fn begin(&mut self, ask: Ask) {
         assert!(self.pull.running.is_none(), "two calls of /changes at once");
         self.pull.asked_at = self.last_now;
         self.pull.promised = self.upload.promised();
@@ -283,6 +286,9 @@ impl Session {
     pub(super) fn caught_up(&mut self, now: Moment, outcome: CatchUpOutcome) {
         let Some(Running::Changes(ask)) = self.pull.running.take() else { panic!("a call of /changes ended that was not begun") };
         self.pull.poll_at = now + self.pull.poll_interval_ms;
+        if ask.over_ranges {
+            return self.renumbering_caught_up(now, outcome);
+        }
         match outcome {
             CatchUpOutcome::Complete { to, digests } => {
                 self.reached();
@@ -299,6 +305,7 @@ impl Session {
                     ask.after.into_iter().for_each(|at| self.compare_with_end(at));
                     self.confirm(now);
                     self.advance(now);
+                    self.prove_digests(now);
                 }
             }
             CatchUpOutcome::Broken { resume } => {
@@ -314,7 +321,7 @@ impl Session {
         }
     }
 
-    fn reached(&mut self) {
+    pub(super) fn reached(&mut self) {
         self.in_doubt = false;
         self.pull.retry.reset();
         self.pull.slow.reset();
@@ -335,14 +342,16 @@ impl Session {
             // A cached snapshot from before: go on from its end until it has caught up, then show all at once.
             let reason = ask.reason;
             self.counters.catch_ups += 1;
-            self.begin(Ask { after: Some(to), resume: None, keep_staged: true, reason, is_fallback: false });
+            self.begin(Ask { after: Some(to), resume: None, keep_staged: true, over_ranges: false, reason, is_fallback: false });
             return;
         }
         if behind || (self.cursor == Some(to) && !snapshot) {
             self.effects.push_back(Effect::DropStaged);
             if self.cursor == Some(to) {
+                self.expected = Some((to, digests));
                 self.confirm(now);
                 self.advance(now);
+                self.check_digests(now);
             }
             return;
         }
@@ -378,8 +387,9 @@ impl Session {
     }
 
     /// The cursor is another one from here on.
-    fn move_to(&mut self, now: Moment, to: Cursor, renumbered: bool) {
+    pub(super) fn move_to(&mut self, now: Moment, to: Cursor, renumbered: bool) {
         self.cursor = Some(to);
+        self.is_held = false;
         self.buffer.drop_shown(to);
         self.drop_needless_want(to);
         self.repair_overtaken(now);
@@ -409,29 +419,7 @@ impl Session {
         self.failed(now, reason, Fault { retry_after_ms: None, reached: true });
     }
 
-    /// Another epoch with the very same rows needs no snapshot.
-    pub(super) fn head_fetched(&mut self, now: Moment, result: Result<Head, Fault>) {
-        let Some(Running::Head) = self.pull.running.take() else { panic!("a call of /head ended that was not begun") };
-        let head = match result {
-            Ok(head) => head,
-            Err(fault) => return self.failed(now, Reason::Renumbered, fault),
-        };
-        self.reached();
-        let same_rows = self.shown.as_ref().is_some_and(|(cursor, digests)| {
-            self.cursor == Some(*cursor) && cursor.epoch != head.epoch && same_digests(digests, &head.digests)
-        });
-        if !same_rows {
-            self.pull.forced_snapshot = true;
-            return self.want(now, Reason::Renumbered, None);
-        }
-        self.pull.needs_snapshot = false;
-        self.effects.push_back(Effect::Adopt(head.cursor()));
-        self.move_to(now, head.cursor(), true);
-        self.confirm(now);
-        self.advance(now);
-    }
-
-    fn refused(&mut self, now: Moment, reason: Reason, code: Code) {
+    pub(super) fn refused(&mut self, now: Moment, reason: Reason, code: Code) {
         self.pull.unreachable = false;
         self.pull.blocked = Some(code);
         self.pull.confirmed = false;
@@ -439,7 +427,7 @@ impl Session {
         self.pull.wanted = Some(Wanted { due: now + wait, reason, until_seq: None });
     }
 
-    fn failed(&mut self, now: Moment, reason: Reason, fault: Fault) {
+    pub(super) fn failed(&mut self, now: Moment, reason: Reason, fault: Fault) {
         if !fault.reached {
             self.pull.unreachable = true;
             if !self.link.is_up() {
@@ -453,6 +441,7 @@ impl Session {
 
     pub(super) fn sync_requested(&mut self, now: Moment) {
         self.hurry(now);
+        self.recount_soon(now);
         self.want(now, Reason::Requested, None);
         if let Some(wanted) = &mut self.pull.wanted {
             wanted.due = wanted.due.min(now);

@@ -7,11 +7,13 @@ use crate::{
     Moment,
     backoff::patience,
     effect::{Effect, Reason},
-    input::Fault,
+    input::{Comparison, Fault},
 };
 
-/// More differing ranges than this: a snapshot is cheaper.
+/// More differing ranges of a collection than this: a snapshot is cheaper, unless they hold few rows.
 const RANGES_MAX: usize = 128;
+/// Rows that are fetched by ranges in any case.
+const ROWS_FEW: usize = 2_000;
 /// Repairs in a row before everything is fetched anew.
 const ATTEMPTS_MAX: u32 = 3;
 /// Rest after that, milliseconds: a server that contradicts itself must not be asked for ever.
@@ -42,21 +44,51 @@ enum Step {
     },
 }
 
+impl Comparison {
+    /// Fetching everything is cheaper.
+    pub(super) fn is_too_much(&self) -> bool {
+        self.ranges.len() > RANGES_MAX && self.rows > ROWS_FEW
+    }
+}
+
 /// At most one repair at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Repair {
     step: Step,
     todo: Vec<Collection>,
     attempts: u32,
     rest_until: Moment,
+    /// When the rows are counted anew: nobody tells a device that its file was edited or that its disk forgets.
+    recount_at: Moment,
+    is_recounting: bool,
 }
 
 impl Repair {
+    pub(super) fn new(recount_at: Moment) -> Self {
+        Self { step: Step::Idle, todo: Vec::new(), attempts: 0, rest_until: 0, recount_at, is_recounting: false }
+    }
+
     pub(super) fn deadline(&self) -> Option<Moment> {
+        let recount = (!self.is_recounting).then_some(self.recount_at);
+        [self.step_due(), recount].into_iter().flatten().min()
+    }
+
+    fn step_due(&self) -> Option<Moment> {
         match &self.step {
             Step::Waiting { due, .. } => Some(*due),
             Step::Idle | Step::Comparing { .. } | Step::Fetching { .. } | Step::Holding { .. } => None,
         }
+    }
+
+    /// A call of its own is under way.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.step, Step::Comparing { .. } | Step::Fetching { .. })
+    }
+
+    /// Another numbering is taken over: all that it would mend is compared there.
+    pub(super) fn cancel(&mut self) {
+        self.todo.clear();
+        self.step = Step::Idle;
     }
 
     pub(super) fn holds_at(&self, cursor: Cursor) -> bool {
@@ -66,7 +98,8 @@ impl Repair {
 
 impl Session {
     pub(super) fn begin_repair(&mut self, now: Moment, collections: Vec<Collection>) {
-        if !matches!(self.repair.step, Step::Idle) || now < self.repair.rest_until {
+        let is_busy = !matches!(self.repair.step, Step::Idle) || self.renumbering.is_running();
+        if is_busy || now < self.repair.rest_until {
             return;
         }
         self.repair.attempts += 1;
@@ -92,8 +125,36 @@ impl Session {
         }
     }
 
+    /// The rows are counted as soon as may be.
+    pub(super) fn recount_soon(&mut self, now: Moment) {
+        self.repair.recount_at = self.repair.recount_at.min(now);
+    }
+
+    fn run_recount(&mut self, now: Moment) {
+        if self.repair.is_recounting || self.repair.recount_at > now {
+            return;
+        }
+        self.repair.recount_at = now + self.config.poll_interval_ms;
+        if self.cursor.is_some() {
+            self.repair.is_recounting = true;
+            self.effects.push_back(Effect::Recount);
+        }
+    }
+
+    /// Rows that are not what was stored: somebody edited the file, or the disk forgot.
+    pub(super) fn recounted(&mut self, now: Moment, counted: Option<(Cursor, Vec<Collection>)>) {
+        self.repair.is_recounting = false;
+        let Some((cursor, altered)) = counted else { return };
+        let is_same_numbering = self.cursor.is_some_and(|here| here.epoch == cursor.epoch);
+        if !altered.is_empty() && is_same_numbering {
+            self.counters.digest_mismatches += 1;
+            self.begin_repair(now, altered);
+        }
+    }
+
     pub(super) fn run_repair(&mut self, now: Moment) {
-        if self.repair.deadline().is_none_or(|due| due > now) {
+        self.run_recount(now);
+        if self.repair.step_due().is_none_or(|due| due > now) {
             return;
         }
         let Step::Waiting { collection, .. } = std::mem::take(&mut self.repair.step) else { return };
@@ -101,18 +162,22 @@ impl Session {
         self.repair.step = Step::Comparing { collection };
     }
 
-    pub(super) fn compared(&mut self, now: Moment, result: Result<Vec<u8>, Fault>) {
+    pub(super) fn compared(&mut self, now: Moment, result: Result<Comparison, Fault>) {
         let Step::Comparing { collection } = std::mem::take(&mut self.repair.step) else {
             panic!("sub-digests came that nobody asked for")
         };
         match result {
             Err(fault) => self.repair_later(now, collection, fault),
-            Ok(ranges) if ranges.is_empty() => self.next_collection(now),
-            Ok(ranges) if ranges.len() > RANGES_MAX => {
+            // The rows are right: it is their stored digest or a stored hash that is not.
+            Ok(found) if found.ranges.is_empty() => {
+                self.effects.push_back(Effect::ReplaceRanges { collection, ranges: Vec::new() });
+                self.next_collection(now);
+            }
+            Ok(found) if found.is_too_much() => {
                 self.repair.todo.clear();
                 self.force_snapshot(now, Reason::Repair);
             }
-            Ok(ranges) => {
+            Ok(Comparison { ranges, .. }) => {
                 self.effects.push_back(Effect::FetchRows { collection: collection.clone(), ranges: ranges.clone() });
                 self.repair.step = Step::Fetching { collection, ranges };
             }

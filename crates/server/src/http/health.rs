@@ -1,18 +1,39 @@
 //! `/healthz`, `/readyz`, `/metrics`: for supervisors and dashboards, without credentials and without anybody's data.
 
+use std::time::Duration;
+
 use axum::{
     Json, extract,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use mstore_protocol::{Code, Problem};
+use mstore_store::Store;
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{State, problem::Refusal};
 
 /// Marks waiting for the sequencer beyond which it is behind.
 const MARKS_MAX: u64 = 100_000;
+
+/// A write that proves the next one possible; at most one a second, whoever asks how often.
+#[derive(Default)]
+pub(crate) struct Proof(tokio::sync::Mutex<Option<Instant>>);
+
+impl Proof {
+    async fn renew(&self, store: &dyn Store) -> Result<(), Refusal> {
+        const LASTS: Duration = Duration::from_secs(1);
+        let mut proved = self.0.lock().await;
+        if proved.is_none_or(|at| at.elapsed() > LASTS) {
+            *proved = None;
+            store.prove_writable().await?;
+            *proved = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
 
 /// It runs.
 #[derive(Serialize, ToSchema)]
@@ -38,7 +59,7 @@ pub(crate) struct Readiness {
     connected: usize,
 }
 
-/// Whether it can do its work: the store answers, the broker is up, the sequencer is not behind.
+/// Whether it can do its work: the store can be written, the broker is up, the sequencer is not behind.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -56,6 +77,7 @@ pub(crate) async fn readyz(extract::State(app): State) -> Result<Json<Readiness>
     if gauges.marks > MARKS_MAX {
         return Err(Refusal::new(Code::Unavailable, format!("the sequencer is behind: {} marks", gauges.marks)));
     }
+    app.proof.renew(&*app.store).await?;
     let stats = app.broker.stats().await.map_err(|why| Refusal::new(Code::Unavailable, why))?;
     Ok(Json(Readiness { status: "ready", marks: gauges.marks, outbox: gauges.outbox, connected: stats.connected }))
 }

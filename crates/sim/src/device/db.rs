@@ -50,6 +50,14 @@ pub(crate) enum NotShown {
 
 type Pending = BTreeMap<Key, Option<Row>>;
 
+/// The server's rows of some ranges.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) collection: Collection,
+    pub(crate) ranges: Vec<u8>,
+    pub(crate) rows: Vec<(Key, Box<str>)>,
+}
+
 impl Db {
     pub(super) fn new(journal_id: String, login: Login) -> Self {
         Self {
@@ -150,7 +158,42 @@ impl Db {
             staged.lines.push((line.key.clone(), line.text.clone()));
             staged.position = Some(line.position.clone());
         }
+        if ask.over_ranges {
+            // The ranges below it are in memory only.
+            staged.position = None;
+        }
         self.staged = Some(staged);
+    }
+
+    /// Takes over another numbering: ranges first, what came since they were compared on top; true when operations wait for a verdict again.
+    pub(super) fn renumber(&mut self, to: Cursor, fetched: Vec<Fetched>, bug: Option<Bug>) -> Kept<bool> {
+        let staged = self.staged.take().unwrap_or_default();
+        for range in fetched {
+            self.replace(&range)?;
+        }
+        for (key, text) in staged.lines {
+            let row = text.map(|text| Row::parse(&text)).transpose();
+            self.put(key, readable(row)?);
+        }
+        self.leave_overlay(to, &staged.ops);
+        self.if_renumbered(to, false, bug);
+        self.cursor = Some(to);
+        Ok(self.has_requeued())
+    }
+
+    /// The collections whose rows do not add up to their stored digest.
+    pub(super) fn altered(&self) -> Vec<Collection> {
+        let mut sums: BTreeMap<&Collection, Digest> = self.digests.keys().map(|name| (name, Digest::EMPTY)).collect();
+        for ((name, id), row) in &self.rows {
+            let sum = sums.entry(name).or_default();
+            *sum = sum.with(RowHash::of(name, id, row.as_str()));
+        }
+        sums.into_iter().filter(|(name, sum)| self.digests.get(*name) != Some(sum)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many rows lie in some ranges.
+    pub(crate) fn rows_in(&self, collection: &Collection, ranges: &[u8]) -> usize {
+        self.rows.keys().filter(|(of, id)| of == collection && ranges.contains(&bucket_of(id))).count()
     }
 
     /// Shows what is staged; true when operations wait for a verdict again.
@@ -197,12 +240,12 @@ impl Db {
     }
 
     /// Puts the server's rows in the place of whatever is in those ranges.
-    pub(super) fn replace(&mut self, collection: &Collection, ranges: &[u8], rows: Vec<(Key, Box<str>)>) -> Kept {
-        let there = |key: &&Key| key.0 == *collection && ranges.contains(&bucket_of(&key.1));
+    pub(super) fn replace(&mut self, fetched: &Fetched) -> Kept {
+        let there = |key: &&Key| key.0 == fetched.collection && fetched.ranges.contains(&bucket_of(&key.1));
         let old: Vec<Key> = self.rows.keys().filter(there).cloned().collect();
         old.into_iter().for_each(|key| self.put(key, None));
-        for (key, text) in rows {
-            self.put(key, Some(readable(Row::parse(&text))?));
+        for (key, text) in &fetched.rows {
+            self.put(key.clone(), Some(readable(Row::parse(text))?));
         }
         Ok(())
     }

@@ -8,12 +8,11 @@ use std::collections::VecDeque;
 use mstore_engine::{ApplyFault, Ask, Effect, Input, Known, QueuedOperation, ReadyCommit, Resume, Session, SessionConfig};
 use mstore_protocol::{Cursor, OperationId, OperationKind, Timestamp, Verdict};
 
-use self::db::{Db, NotShown};
+use self::db::{Db, Fetched, NotShown};
 use crate::{
     bug::Bug,
     promise::{Kept, Promise, broken},
     server::{Answer, Login},
-    shop::Key,
 };
 
 /// A device.
@@ -29,7 +28,7 @@ pub(crate) struct Device {
     pub(crate) life: u32,
     /// Commits to be shown in the next local transaction.
     ready: Vec<ReadyCommit>,
-    fetched: Vec<(Key, Box<str>)>,
+    fetched: Vec<Fetched>,
     /// Verdicts that could not be written down.
     unsettled: Vec<Verdict>,
     pub(crate) is_on: bool,
@@ -167,8 +166,9 @@ impl Device {
         self.db.staged.as_ref()?.position.clone()
     }
 
-    pub(crate) fn fetched(&mut self, rows: Vec<(Key, Box<str>)>) {
-        self.fetched = rows;
+    pub(crate) fn fetched(&mut self, fetched: Fetched) {
+        self.fetched.retain(|held| held.collection != fetched.collection);
+        self.fetched.push(fetched);
     }
 
     /// A claim was redeemed. Unsent work goes to the old branch first, with the new token.
@@ -190,14 +190,27 @@ impl Device {
         match effect {
             Effect::Apply(commit) => self.ready.push(commit),
             Effect::Show { to, snapshot, .. } => return self.show(to, snapshot, inputs),
-            Effect::DropStaged => self.db.staged = None,
+            Effect::DropStaged => {
+                self.db.staged = None;
+                self.fetched.clear();
+            }
+            Effect::Renumber { to } => {
+                let fetched = std::mem::take(&mut self.fetched);
+                let done = self.write(|db, bug| db.renumber(to, fetched, bug)).transpose()?;
+                if done == Some(true) {
+                    inputs.push_back(Input::Requeued(self.db.queue()));
+                }
+                self.answer(done, inputs);
+            }
+            Effect::Recount => inputs.push_back(Input::Recounted(self.db.cursor.map(|cursor| (cursor, self.db.altered())))),
             Effect::Adopt(to) => {
                 let done = self.write(|db, bug| db.adopt(to, bug));
                 self.answer(done, inputs);
             }
             Effect::ReplaceRanges { collection, ranges } => {
-                let rows = std::mem::take(&mut self.fetched);
-                let done = self.write(|db, _| db.replace(&collection, &ranges, rows)).transpose()?;
+                let place = self.fetched.iter().position(|held| held.collection == collection && held.ranges == ranges);
+                let fetched = place.map(|place| self.fetched.swap_remove(place));
+                let done = self.write(|db, _| fetched.map_or(Ok(()), |fetched| db.replace(&fetched))).transpose()?;
                 self.answer(done, inputs);
             }
             Effect::Settle(verdicts) => {

@@ -88,6 +88,7 @@ impl Server {
             at: self.clock(now),
             digests: self.db.branches[branch].digests(),
             pull_within_ms,
+            held_since: None,
         }
     }
 

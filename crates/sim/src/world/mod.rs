@@ -310,7 +310,8 @@ impl World {
                 if !lives {
                     return Ok(false);
                 }
-                let builds_on_it = matches!(effect, Effect::Show { .. } | Effect::Adopt(_) | Effect::ReplaceRanges { .. });
+                let builds_on_it =
+                    matches!(effect, Effect::Show { .. } | Effect::Adopt(_) | Effect::Renumber { .. } | Effect::ReplaceRanges { .. });
                 if !shown && builds_on_it {
                     continue;
                 }
@@ -366,6 +367,8 @@ impl World {
             | Effect::Show { .. }
             | Effect::DropStaged
             | Effect::Adopt(_)
+            | Effect::Renumber { .. }
+            | Effect::Recount
             | Effect::ReplaceRanges { .. }
             | Effect::Settle(_)
             | Effect::Requeue => {

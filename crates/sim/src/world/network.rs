@@ -1,15 +1,15 @@
 //! The network between a device and everybody else: MQTT connections and HTTP calls, with all that happens to them on their way.
 
-use mstore_engine::{Ask, CatchUpOutcome, Fault, Input, UploadOutcome};
+use mstore_engine::{Ask, CatchUpOutcome, Comparison, Fault, Input, UploadOutcome};
 use mstore_protocol::{Code, Collection, Cursor, Frame, Head, OperationId, Verdict};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{Event, World};
 use crate::{
     broker::Session,
+    device::db::Fetched,
     promise::{Kept, Promise, broken},
     server::{Login, Reply, Upload, changes::Question},
-    shop::Key,
 };
 
 /// Calls that a device may make in [`CALLS_WITHIN_MS`]: a storm of retries is a failure too.
@@ -53,15 +53,14 @@ impl Missed {
 }
 
 /// The rows of some ranges, and where the server was then.
-type RangeRows = (Cursor, Vec<(Key, Box<str>)>);
 
 #[derive(Debug)]
 pub(super) enum End {
     /// With the lines that came; all of them if there are no more.
     Changes(Ask, Result<Reply, Missed>, usize),
     Head(Result<Head, Missed>),
-    SubDigests(Result<Vec<u8>, Missed>),
-    Rows(Result<RangeRows, Missed>),
+    SubDigests(Result<Comparison, Missed>),
+    Rows(Result<(Cursor, Fetched), Missed>),
     Upload(Result<Vec<Verdict>, Missed>),
     Rotate(Option<u32>),
 }
@@ -217,11 +216,13 @@ impl World {
             Call::Head => End::Head(Ok(self.server.head(branch, self.now, None))),
             Call::SubDigests(collection) => {
                 let theirs = self.devices[device].db.sub_digests(&collection);
-                End::SubDigests(Ok(self.server.db.differing_ranges(branch, &collection, &theirs)))
+                let ranges = self.server.db.differing_ranges(branch, &collection, &theirs);
+                let rows = self.devices[device].db.rows_in(&collection, &ranges);
+                End::SubDigests(Ok(Comparison { at: self.server.db.branches[branch].cursor(), ranges, rows }))
             }
             Call::Rows(collection, ranges) => {
                 let rows = self.server.db.range_rows(branch, &collection, &ranges);
-                End::Rows(Ok((self.server.db.branches[branch].cursor(), rows)))
+                End::Rows(Ok((self.server.db.branches[branch].cursor(), Fetched { collection, ranges, rows })))
             }
             Call::Upload(ids) => End::Upload(self.upload(device, branch, &ids)?),
             Call::Rotate => End::Rotate(Some(self.server.db.registry[device].rotate())),
@@ -265,10 +266,10 @@ impl World {
                 })
             }
             End::Head(head) => Input::HeadFetched(head.map_err(Missed::fault)),
-            End::SubDigests(ranges) => Input::Compared(ranges.map_err(Missed::fault)),
+            End::SubDigests(found) => Input::Compared(found.map_err(Missed::fault)),
             End::Rows(Err(missed)) => Input::RowsFetched(Err(missed.fault())),
-            End::Rows(Ok((at, rows))) => {
-                self.devices[device].fetched(rows);
+            End::Rows(Ok((at, fetched))) => {
+                self.devices[device].fetched(fetched);
                 Input::RowsFetched(Ok(at))
             }
             End::Upload(Ok(verdicts)) => Input::Uploaded(UploadOutcome::Answered(verdicts)),

@@ -34,7 +34,18 @@ impl Admin for SqliteStore {
     }
 
     async fn gauges(&self) -> Result<StoreGauges, StoreError> {
-        self.readers.read(gauges).await
+        let unexplained_writes = self.shared.unexplained_writes();
+        Ok(StoreGauges { unexplained_writes, ..self.readers.read(gauges).await? })
+    }
+
+    async fn prove_writable(&self) -> Result<(), StoreError> {
+        let run = |work: &mut super::job::Work<'_>| {
+            let sql =
+                "INSERT INTO setting (name, value) VALUES ('proved_writable', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            work.conn.prepare_cached(sql)?.execute([work.now.to_string()])?;
+            Ok(())
+        };
+        self.submit(Size::Small, run, |(), _| ()).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -68,6 +79,7 @@ fn gauges(conn: &Connection) -> Result<StoreGauges, StoreError> {
             branches: count(3)?,
             alarms: count(4)?,
             held: count(5)?,
+            unexplained_writes: 0,
         })
     })?)
 }

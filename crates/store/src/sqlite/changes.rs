@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mstore_protocol::{
-    BranchKey, Collection, Cursor, DeviceId, Digest, Head, OperationId, Position, SUB_DIGESTS, Seq, Tag, limits::CHANGES_OPS_MAX,
+    BranchKey, Collection, Cursor, DeviceId, Digest, Head, OperationId, Position, RowHash, SUB_DIGESTS, Seq, Tag, limits::CHANGES_OPS_MAX,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -138,21 +138,35 @@ fn head_of(conn: &Connection, key: &BranchKey) -> Result<HeadEntry, StoreError> 
 }
 
 /// The 256 sub-digests.
-pub(super) fn digests(
-    conn: &Connection,
-    key: &BranchKey,
-    collection: &Collection,
-) -> Result<(Head, Box<[Digest; SUB_DIGESTS]>), StoreError> {
+pub(super) struct SubDigests {
+    pub(super) head: Head,
+    pub(super) sums: Box<[Digest; SUB_DIGESTS]>,
+    /// Every text fits its hash, and together they add up to the head's digest. Otherwise the mirror itself was altered.
+    pub(super) add_up: bool,
+}
+
+/// Sums the texts themselves: whoever asks has found a difference, and the mirror may be what is wrong.
+pub(super) fn digests(conn: &Connection, key: &BranchKey, collection: &Collection) -> Result<SubDigests, StoreError> {
     let entry = head_of(conn, key)?;
-    let mut digests = Box::new([Digest::EMPTY; SUB_DIGESTS]);
-    let sql = "SELECT bucket, hash FROM mirror WHERE head = ?1 AND collection = ?2 AND row IS NOT NULL";
+    let mut sums = Box::new([Digest::EMPTY; SUB_DIGESTS]);
+    let (mut whole, mut add_up) = (Digest::EMPTY, true);
+    let sql = "SELECT id, row, hash, bucket FROM mirror WHERE head = ?1 AND collection = ?2 AND row IS NOT NULL";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params![entry.n, collection.as_str()])?;
     while let Some(row) = rows.next()? {
-        let of = &mut digests[usize::from(row.get::<_, u8>(0)?)];
-        *of = of.with(mirror::hash(row, 1)?);
+        let (Ok(id), Ok(text)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else {
+            add_up = false;
+            continue;
+        };
+        let hash = RowHash::of(collection, id, text);
+        add_up &= mirror::hash(row, 2).is_ok_and(|stored| stored == hash);
+        let sum = &mut sums[usize::from(row.get::<_, u8>(3)?)];
+        *sum = sum.with(hash);
+        whole = whole.with(hash);
     }
-    Ok((entry.head(), digests))
+    let stored = entry.state.collections.get(collection).map_or(Digest::EMPTY, |state| state.digest);
+    add_up &= whole == stored;
+    Ok(SubDigests { head: entry.head(), sums, add_up })
 }
 
 /// The rows of some ranges.

@@ -31,6 +31,7 @@ impl HeadEntry {
             at: self.state.at,
             digests: self.digests(),
             pull_within_ms: None,
+            held_since: None,
         }
     }
 

@@ -185,8 +185,19 @@ impl SyncStore for SqliteStore {
     }
 
     async fn digests(&self, key: &BranchKey, collection: &Collection) -> Result<(Head, Box<[Digest; SUB_DIGESTS]>), StoreError> {
-        let (key, collection) = (key.clone(), collection.clone());
-        self.readers.read(move |conn| changes::digests(conn, &key, &collection)).await
+        let read = |key: BranchKey, collection: Collection| self.readers.read(move |conn| changes::digests(conn, &key, &collection));
+        let found = read(key.clone(), collection.clone()).await?;
+        if found.add_up {
+            return Ok((found.head, found.sums));
+        }
+        // A device has noticed it before the sweep did.
+        let (of, name) = (key.clone(), collection.clone());
+        let differing = self.readers.read(move |conn| sweep::collection(conn, &of, &name)).await?;
+        if differing.needs_writing() {
+            self.submit(Size::Large, move |work| sweep::mend(work, differing), |report, _| report).await?;
+        }
+        let mended = read(key.clone(), collection.clone()).await?;
+        Ok((mended.head, mended.sums))
     }
 
     async fn rows(&self, key: &BranchKey, collection: &Collection, ranges: &[u8]) -> Result<(Head, Vec<(String, Seq)>), StoreError> {

@@ -5,7 +5,7 @@ use mstore_protocol::{BranchId, BranchKey, Code, DeviceId, MerchantId, Timestamp
 use rusqlite::{Connection, OptionalExtension as _, params, types::Type};
 
 use super::{Size, SqliteStore, alarms, job::Work, mirror, writes};
-use crate::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Registry, StoreError};
+use crate::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Registry, StoreError, failpoint};
 
 #[async_trait]
 impl Registry for SqliteStore {
@@ -74,6 +74,7 @@ fn make_claim(work: &mut Work<'_>, claim: &NewClaim) -> Result<DeviceRecord, Sto
     let sql = "INSERT INTO claim (code_hash, device_id, merchant_id, branch_id, name, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let expires_at = claim.expires_at.to_string();
     work.conn.prepare_cached(sql)?.execute(params![&claim.code_hash[..], device, merchant, branch, claim.name, expires_at])?;
+    failpoint::point("claim_made");
     existing(work.conn, &claim.device)
 }
 
@@ -110,6 +111,7 @@ fn redeem(work: &mut Work<'_>, code_hash: [u8; 32], nonce: &str, now: Timestamp)
         previous_generation = NULL, revoked_at = NULL, report = NULL, reported_at = NULL WHERE device_id = ?1";
     work.conn.prepare_cached(sql)?.execute([device.as_str(), branch.as_str(), &name])?;
     assign(work, &device, &branch)?;
+    failpoint::point("claim_redeemed");
     existing(work.conn, &device)
 }
 
@@ -125,9 +127,11 @@ fn change_device(work: &mut Work<'_>, device: &DeviceId, change: &DeviceChange, 
         DeviceChange::Rotate => {
             let sql = "UPDATE device SET previous_generation = coalesce(previous_generation, generation), generation = generation + 1 WHERE device_id = ?1";
             work.conn.prepare_cached(sql)?.execute([id])?;
+            failpoint::point("token_rotated");
         }
         DeviceChange::RetireOld => {
             work.conn.prepare_cached("UPDATE device SET previous_generation = NULL WHERE device_id = ?1")?.execute([id])?;
+            failpoint::point("token_retired");
         }
         DeviceChange::Revoke if is_revoked => {}
         DeviceChange::Revoke => {
@@ -150,6 +154,7 @@ fn change_device(work: &mut Work<'_>, device: &DeviceId, change: &DeviceChange, 
             let detail =
                 format!("every upload of {device} is refused on its way (a proxy, a limit); it keeps {} operations", report["queue_depth"]);
             alarms::follow(work.conn, now, "uploads_refused", &record.key, device, is_refused.then_some(&*detail))?;
+            failpoint::point("report_kept");
         }
     }
     existing(work.conn, device)

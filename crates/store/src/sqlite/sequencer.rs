@@ -8,8 +8,8 @@ use std::{
 };
 
 use mstore_engine::sequence::{self, BranchState, Delivery, Difference};
-use mstore_protocol::{BranchKey, Collection, Epoch, OperationId, Seq, Tag, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use mstore_protocol::{BranchKey, Collection, Epoch, Head, OperationId, Seq, Tag, Timestamp};
+use rusqlite::{Connection, params};
 
 use super::{
     SqliteConfig, alarms,
@@ -18,7 +18,9 @@ use super::{
     outbox,
     source::{self, SourceRow},
 };
-use crate::{OutboxEntry, OutboxMessage, StoreError};
+use crate::{OutboxEntry, OutboxMessage, StoreError, failpoint};
+
+mod held;
 
 /// A branch that is held or could not be sequenced is looked at again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -48,6 +50,8 @@ pub(super) struct Round {
     pub(super) confirmed: BTreeSet<BranchKey>,
     /// Operations to be named although nobody uploaded them.
     pub(super) named: BTreeMap<BranchKey, Vec<OperationId>>,
+    /// Branches that came to stand still, and since when, or go on.
+    pub(super) held: BTreeMap<BranchKey, Option<Timestamp>>,
 }
 
 /// What the sequencer remembers between transactions; all of it can be read from the database again.
@@ -56,6 +60,8 @@ pub(super) struct Sequencer {
     backlog: HashMap<BranchKey, usize>,
     last_outbox_id: u64,
     retry_at: HashMap<BranchKey, Timestamp>,
+    /// Branches that stand still, and since when: their heads say so.
+    held: HashMap<BranchKey, Timestamp>,
     /// Branches whose commit could not be written, and why: the alarm goes into the next transaction, for this one is undone.
     unalarmed: BTreeMap<BranchKey, String>,
 }
@@ -85,12 +91,18 @@ impl Sequencer {
         let mut statement =
             conn.prepare_cached("SELECT h.merchant_id, h.branch_id, count(*) FROM outbox o JOIN head h ON h.n = o.head GROUP BY o.head")?;
         let backlog = statement.query_map([], |row| Ok((mirror::key(row, 0)?, row.get(2)?)))?.collect::<Result<_, _>>()?;
-        Ok(Self { heads, backlog, last_outbox_id: outbox::newest(conn)?, retry_at: HashMap::new(), unalarmed: BTreeMap::new() })
+        let last_outbox_id = outbox::newest(conn)?;
+        Ok(Self { heads, backlog, last_outbox_id, retry_at: HashMap::new(), held: held::load(conn)?, unalarmed: BTreeMap::new() })
     }
 
-    /// All heads.
-    pub(super) fn heads(&self) -> impl Iterator<Item = (&BranchKey, &HeadEntry)> {
-        self.heads.iter()
+    /// All branches.
+    pub(super) fn branches(&self) -> impl Iterator<Item = &BranchKey> {
+        self.heads.keys()
+    }
+
+    /// A branch's head as devices see it.
+    pub(super) fn public_head(&self, key: &BranchKey) -> Option<Head> {
+        Some(Head { held_since: self.held.get(key).copied(), ..self.heads.get(key)?.head() })
     }
 
     /// The head of a branch as the round has it.
@@ -118,6 +130,12 @@ impl Sequencer {
         for key in round.commits.keys() {
             self.retry_at.remove(key);
         }
+        for (key, since) in &round.held {
+            match since {
+                Some(since) => self.held.insert(key.clone(), *since),
+                None => self.held.remove(key),
+            };
+        }
         for key in &round.blocked {
             let at = self.retry_at.entry(key.clone()).or_insert(now);
             if *at <= now {
@@ -140,7 +158,10 @@ impl Sequencer {
     /// Sequences the marks of whole branches, oldest first, up to a bound; then settles what the touched branches have left.
     pub(super) fn step(&mut self, within: Within<'_>, touched: &BTreeSet<BranchKey>, round: &mut Round) -> Result<(), StoreError> {
         for (key, error) in &self.unalarmed {
-            alarm_blocked(within, key, error)?;
+            held::alarm(within, key, error)?;
+            if let Some(entry) = self.heads.get(key) {
+                self.stand_still(within, key, entry, round)?;
+            }
         }
         let mut visited = BTreeSet::new();
         let mut taken = 0;
@@ -178,7 +199,8 @@ impl Sequencer {
             Err(error) if conn.is_autocommit() => return Err(error),
             Err(error) => {
                 round.blocked.insert(key.clone());
-                return alarm_blocked(within, key, &error.to_string());
+                held::alarm(within, key, &error.to_string())?;
+                return self.stand_still(within, key, &entry, round);
             }
         };
         let was_blocked = self.retry_at.remove(key).is_some();
@@ -202,26 +224,31 @@ impl Sequencer {
     ) -> Result<(), StoreError> {
         let Within { conn, config, now } = within;
         if let Some(mass) = sequence::mass_deletion(&entry.state, differences).filter(|_| !round.confirmed.contains(key)) {
-            hold(conn, key, now, &mass)?;
+            held::hold(conn, key, now, &mass)?;
             round.blocked.insert(key.clone());
-            return Ok(());
+            return self.stand_still(within, key, &entry, round);
         }
         let mut ops = unsequenced_operations(conn, key)?;
         let uploaded = !ops.is_empty();
         ops.extend(round.named.get(key).into_iter().flatten().copied().filter(|id| !ops.contains(id)).collect::<Vec<_>>());
         if let Some(commit) = sequence::commit(&entry.state, differences, &ops, Tag::from_bits(rand::random()), now) {
             mirror::write(conn, entry.n, commit.state.seq, differences)?;
+            failpoint::point("mirror_written");
             entry.state = commit.state;
             mirror::store_head(conn, &entry, &commit.changed)?;
             log_commit(conn, &entry)?;
+            failpoint::point("head_written");
             self.enqueue(conn, config, key, &entry, commit.delivery, round)?;
+            failpoint::point("outbox_written");
             round.commits.insert(key.clone(), entry.state.seq);
         }
         if has_marks {
             delete_marks(conn, key)?;
-            release(conn, key, now, round.confirmed.contains(key))?;
+            failpoint::point("marks_deleted");
+            held::release(conn, key, now, round.confirmed.contains(key))?;
         }
         settle(conn, key, entry.state.seq, uploaded)?;
+        self.go_on(within, key, &entry, round)?;
         round.heads.insert(key.clone(), entry);
         Ok(())
     }
@@ -326,22 +353,26 @@ fn differences(conn: &Connection, entry: &HeadEntry, key: &BranchKey, now: Times
     let mut rows = statement.query([key.merchant.as_str(), key.branch.as_str()])?;
     let mut found = Vec::new();
     let mut seen = false;
+    let quarantined = alarms::quarantined(conn, key)?;
     while let Some(row) = rows.next()? {
         seen = true;
         let (Ok(collection), Ok(id)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else {
-            alarms::raise_once(conn, now, "row_quarantined", Some(key), "a row whose id is not text; devices do not get it")?;
+            let name = String::from_utf8_lossy(row.get_ref(0)?.as_bytes().unwrap_or_default()).into_owned();
+            alarms::quarantine(conn, now, key, &alarms::row_without_id(&name), "no device can be given it")?;
             continue;
         };
         if collection == "branch" {
             continue;
         }
-        match compare(conn, entry, key, collection, id)? {
+        let compared = compare(conn, entry, key, collection, id)?;
+        let is_bad = matches!(compared, Compared::Bad(_));
+        for (alarm, ..) in quarantined.iter().filter(|(_, of, row)| !is_bad && of == collection && row.as_deref() == Some(id)) {
+            alarms::clear_one(conn, now, *alarm)?;
+        }
+        match compared {
             Compared::Same => {}
             Compared::Differs(difference) => found.push(difference),
-            Compared::Bad(why) => {
-                let detail = format!("{collection} {id:?}: {why}; devices keep what they have until it is corrected at the source");
-                alarms::raise_once(conn, now, "row_quarantined", Some(key), &detail)?;
-            }
+            Compared::Bad(why) => alarms::quarantine(conn, now, key, &alarms::row(collection, id), &why)?,
         }
     }
     sequence::sort(&mut found);
@@ -371,21 +402,6 @@ pub(super) fn compare(conn: &Connection, entry: &HeadEntry, key: &BranchKey, col
     };
     let difference = Difference::between(&name, id, old, new);
     Ok(difference.map_or(Compared::Same, |difference| Compared::Differs(Difference { expired, ..difference })))
-}
-
-/// Says once that a branch stands still; whoever writes meanwhile is not held up when even that fails.
-fn alarm_blocked(within: Within<'_>, key: &BranchKey, error: &str) -> Result<(), StoreError> {
-    let Within { conn, now, .. } = within;
-    let detail = format!("its changes cannot be sequenced, and are tried again every {} s: {error}", RETRY_AFTER.as_secs());
-    tracing::error!(branch = %key, error, "branch cannot be sequenced; leaving it out for a while");
-    match alarms::raise_unless_open(conn, now, BLOCKED, key, &detail) {
-        Err(error) if conn.is_autocommit() => Err(error),
-        Err(error) => {
-            tracing::error!(branch = %key, %error, "the alarm cannot be raised");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
 }
 
 fn delete_marks(conn: &Connection, key: &BranchKey) -> Result<(), StoreError> {
@@ -420,27 +436,5 @@ fn settle(conn: &Connection, key: &BranchKey, seq: Seq, operations: bool) -> Res
         conn.prepare_cached(sql)?.execute(who)?;
     }
     conn.prepare_cached("UPDATE event_seen SET seq = ?1 WHERE merchant_id = ?2 AND branch_id = ?3 AND seq IS NULL")?.execute(who)?;
-    Ok(())
-}
-
-fn hold(conn: &Connection, key: &BranchKey, now: Timestamp, mass: &sequence::MassDeletion) -> Result<(), StoreError> {
-    let detail = format!("{mass}; check the source, then restore the rows or confirm the hold");
-    let sql = "INSERT INTO hold (merchant_id, branch_id, at, detail) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-    let is_new = conn.prepare_cached(sql)?.execute(params![key.merchant.as_str(), key.branch.as_str(), now.to_string(), detail])? > 0;
-    if is_new {
-        alarms::raise(conn, now, "mass_delete_held", Some(key), None, &detail)?;
-        tracing::error!(branch = %key, %detail, "commit held");
-    }
-    Ok(())
-}
-
-fn release(conn: &Connection, key: &BranchKey, now: Timestamp, confirmed: bool) -> Result<(), StoreError> {
-    let sql = "DELETE FROM hold WHERE merchant_id = ?1 AND branch_id = ?2 RETURNING at";
-    let was_held =
-        conn.prepare_cached(sql)?.query_row([key.merchant.as_str(), key.branch.as_str()], |row| row.get::<_, String>(0)).optional()?;
-    if was_held.is_some() {
-        alarms::clear(conn, now, "mass_delete_held", key)?;
-        tracing::warn!(branch = %key, confirmed, "held commit released");
-    }
     Ok(())
 }

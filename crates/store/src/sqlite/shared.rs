@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -19,12 +19,20 @@ pub(super) struct Shared {
     pub(super) outbox: Outbox,
     is_closed: AtomicBool,
     has_committed: AtomicBool,
+    unexplained_writes: AtomicU64,
 }
 
 impl Shared {
     /// Around an outbox.
     pub(super) fn new(outbox: Outbox) -> Self {
-        Self { heads: RwLock::default(), outbox, is_closed: AtomicBool::new(false), has_committed: AtomicBool::new(false) }
+        let unexplained_writes = AtomicU64::new(0);
+        Self {
+            heads: RwLock::default(),
+            outbox,
+            is_closed: AtomicBool::new(false),
+            has_committed: AtomicBool::new(false),
+            unexplained_writes,
+        }
     }
 
     /// The head of a branch.
@@ -43,6 +51,16 @@ impl Shared {
     /// The head is this now, durably.
     pub(super) fn set_head(&self, key: &BranchKey, head: Head) {
         self.heads.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), head);
+    }
+
+    /// Another program wrote and left no marks.
+    pub(super) fn saw_unexplained_write(&self) {
+        self.unexplained_writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that happened since the start.
+    pub(super) fn unexplained_writes(&self) -> u64 {
+        self.unexplained_writes.load(Ordering::Relaxed)
     }
 
     /// Nothing more is accepted.

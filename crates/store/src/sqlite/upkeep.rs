@@ -4,7 +4,7 @@ use mstore_protocol::{BranchKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{SqliteConfig, job::Work, mirror};
-use crate::StoreError;
+use crate::{StoreError, failpoint};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -29,6 +29,7 @@ pub(super) fn run(work: &mut Work<'_>) -> Result<(), StoreError> {
     }
     forget_bodies(work)?;
     work.conn.prepare_cached("DELETE FROM claim WHERE expires_at < ?1")?.execute([days_before(work.now, 1)])?;
+    failpoint::point("upkeep_done");
     Ok(())
 }
 

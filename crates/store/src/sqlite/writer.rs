@@ -22,7 +22,7 @@ use super::{
     sequencer::{Round, Sequencer, Within},
     shared::Shared,
 };
-use crate::{OutboxMessage, StoreError};
+use crate::{OutboxMessage, StoreError, failpoint};
 
 /// Most jobs in one transaction: bounds how long the first of them waits for the last.
 const JOBS_PER_TRANSACTION: usize = 256;
@@ -58,6 +58,8 @@ pub(super) struct Writer {
     /// The last transaction left marks for the next.
     is_behind: bool,
     data_version: i64,
+    /// The same as of the last transaction.
+    seen_version: i64,
     last_traffic: Instant,
     last_round: Instant,
 }
@@ -82,13 +84,17 @@ impl Writer {
             waiting: Vec::new(),
             is_behind: false,
             data_version: 0,
+            seen_version: 0,
             last_traffic: now,
             last_round: now,
         };
         writer.data_version = writer.read_data_version()?;
+        writer.seen_version = writer.data_version;
         writer.round(Vec::new())?;
-        for (key, entry) in writer.sequencer.heads() {
-            writer.shared.set_head(key, entry.head());
+        for key in writer.sequencer.branches() {
+            if let Some(head) = writer.sequencer.public_head(key) {
+                writer.shared.set_head(key, head);
+            }
         }
         Ok(writer)
     }
@@ -203,13 +209,16 @@ impl Writer {
         self.is_behind = !round.deferred.is_empty();
         self.sequencer.accept(&round, now);
         self.shared.outbox.forgotten(&forgotten);
-        for (key, entry) in &round.heads {
-            self.shared.set_head(key, entry.head());
+        for key in round.heads.keys().chain(round.held.keys()) {
+            if let Some(head) = self.sequencer.public_head(key) {
+                self.shared.set_head(key, head);
+            }
         }
         if !round.commits.is_empty() || !jobs.is_empty() {
             self.shared.committed();
         }
         self.shared.outbox.push(std::mem::take(&mut round.outbox));
+        failpoint::point("before_answer");
         for (job, result) in jobs.into_iter().zip(results) {
             match result {
                 Ok(touched) => self.waiting.push(Waiting { job, open: touched.clone(), touched, seen: Seen::default() }),
@@ -253,7 +262,12 @@ impl Writer {
         results: &mut Vec<Result<BTreeSet<BranchKey>, StoreError>>,
     ) -> Result<(), StoreError> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        failpoint::point("begin");
+        self.notice_foreign_writers()?;
         round.forgotten = self.forget(forgotten)?;
+        if !forgotten.is_empty() {
+            failpoint::point("outbox_deleted");
+        }
         let mut touched: BTreeSet<BranchKey> = BTreeSet::new();
         // Alone, a job that fails takes the transaction along and needs no savepoint.
         let savepoints = jobs.len() > 1;
@@ -261,9 +275,25 @@ impl Writer {
             let result = self.run_job(job.as_mut(), savepoints, now, round)?;
             touched.extend(result.iter().flatten().cloned());
             results.push(result);
+            failpoint::point("job_done");
         }
         self.sequencer.step(Within { conn: &self.conn, config: &self.config, now }, &touched, round)?;
+        failpoint::point("before_commit");
         self.conn.prepare_cached("COMMIT")?.execute([])?;
+        failpoint::point("after_commit");
+        Ok(())
+    }
+
+    /// Another program has written since the last transaction. If it left no marks, nobody knows what it changed: the sweep must look.
+    fn notice_foreign_writers(&mut self) -> Result<(), StoreError> {
+        let version = self.read_data_version()?;
+        if std::mem::replace(&mut self.seen_version, version) == version {
+            return Ok(());
+        }
+        let has_marks: bool = self.conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM mark)")?.query_row([], |row| row.get(0))?;
+        if !has_marks {
+            self.shared.saw_unexplained_write();
+        }
         Ok(())
     }
 

@@ -119,7 +119,8 @@ pub async fn a_mass_deletion_is_held_until_confirmed(f: Fixture) {
     let head = f.head("a").await;
     (f.sql)("DELETE FROM product WHERE id LIKE 'x%'");
     f.settle().await;
-    assert_eq!(f.head("a").await, head, "nothing leaves");
+    let held = mstore_protocol::Head { held_since: Some(f.clock.now()), ..head.clone() };
+    assert_eq!(f.head("a").await, held, "nothing leaves, and the head says so");
     assert_eq!((f.store.gauges().await.unwrap().held, f.alarms("mass_delete_held").await.len()), (2, 2));
     let unsettled = f.accept_one("a", f.sale(1, "p", "1")).await;
     assert_eq!((unsettled.status, unsettled.seq), (mstore_protocol::VerdictStatus::Accepted, None), "the sale is safe, its commit waits");

@@ -45,6 +45,8 @@ pub(crate) struct FleetDevice {
     seq: Option<Seq>,
     /// Commits between the two; null before the first report, when the epochs differ, and for a device that is not active.
     lag_commits: Option<u64>,
+    /// Digests that it found to differ since its app was started; it has mended what differed, or is about to.
+    digest_mismatches: u64,
     /// Age of the report, seconds.
     reported_s_ago: Option<i64>,
     #[schema(value_type = Option<String>)]
@@ -94,6 +96,7 @@ fn with_lag(record: DeviceRecord, heads: &HashMap<BranchKey, Head>, now: Timesta
     let head = heads.get(&record.key);
     let present = record.report.as_ref().filter(|_| record.status == DeviceStatus::Active);
     let report: Option<DeviceReport> = present.and_then(|report| serde_json::from_value(report.clone()).ok());
+    let digest_mismatches = report.as_ref().and_then(|report| report.counters.get("digest_mismatches").copied()).unwrap_or(0);
     let cursor = report.and_then(|report| report.cursor);
     let lag = |head: &Head| cursor.filter(|cursor| cursor.epoch == head.epoch).map(|cursor| head.seq.saturating_sub(cursor.seq));
     FleetDevice {
@@ -101,6 +104,7 @@ fn with_lag(record: DeviceRecord, heads: &HashMap<BranchKey, Head>, now: Timesta
         head_seq: head.map(|head| head.seq),
         seq: cursor.map(|cursor| cursor.seq),
         lag_commits: head.and_then(lag),
+        digest_mismatches,
         reported_s_ago: record.reported_at.map(|at| (now.as_ms() - at.as_ms()) / 1_000),
         device_id: record.device,
         merchant: record.key.merchant,

@@ -19,11 +19,13 @@ use super::{
     job::{Seen, Work},
     writes,
 };
-use crate::{AcceptUpload, Merchant, StoreError};
+use crate::{AcceptUpload, Merchant, StoreError, failpoint};
 
 /// Offsets beyond this are not believed: a week.
 const CLOCK_OFFSET_MS_MAX: u64 = 7 * DAY_MS;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// The alarm of a device whose clock cannot be believed.
+const CLOCK: &str = "clock_offset_refused";
 
 /// A verdict whose seq is known when the commit is.
 pub(super) struct Judged {
@@ -52,8 +54,12 @@ pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<J
     work.touched.insert(upload.key.clone());
     if !has_credible_clock(upload) {
         let days = upload.clock_offset_ms.unsigned_abs() / DAY_MS;
-        let detail = format!("{} says that its clock is {days} days off; its operations count from when they arrived", upload.device);
-        alarms::raise(work.conn, work.now, "clock_offset_refused", Some(&upload.key), Some(&upload.device), &detail)?;
+        let AcceptUpload { device, journal_id, .. } = upload;
+        let detail =
+            format!("{device} (journal {journal_id}) says that its clock is {days} days off; its operations count from when they arrived");
+        alarms::raise_once(work.conn, work.now, CLOCK, &upload.key, &upload.device, &detail)?;
+    } else {
+        alarms::clear_of_device(work.conn, work.now, CLOCK, &upload.key, &upload.device)?;
     }
     let mut judged = Vec::with_capacity(upload.operations.len());
     let mut numbers = Vec::with_capacity(upload.operations.len());
@@ -95,6 +101,7 @@ fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received
     work.conn.prepare_cached("SAVEPOINT operation")?.execute([])?;
     match carry_out(work, merchant, upload, received, id) {
         Ok(judged) => {
+            failpoint::point("operation_written");
             work.conn.prepare_cached("RELEASE operation")?.execute([])?;
             Ok(judged)
         }
@@ -103,7 +110,7 @@ fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received
             // Ours is the fault, but a queue must not stand still behind it: the device keeps it as a dead letter.
             work.conn.execute_batch("ROLLBACK TO operation; RELEASE operation")?;
             let detail = format!("operation {id}: {error}");
-            alarms::raise(work.conn, work.now, "operation_failed", Some(&upload.key), Some(&upload.device), &detail)?;
+            alarms::raise_once(work.conn, work.now, "operation_failed", &upload.key, &upload.device, &detail)?;
             Ok(Judged::now(received.rejected(Code::Internal, detail)))
         }
     }
@@ -220,7 +227,7 @@ fn warn_of_reuse(work: &Work<'_>, upload: &AcceptUpload, received: &Received) ->
             "number {device_seq} of {device} is used by {other} and by {}: its database was restored; check its receipts",
             received.id
         );
-        alarms::raise(work.conn, work.now, "device_seq_reused", Some(&upload.key), Some(device), &detail)?;
+        alarms::raise_once(work.conn, work.now, "device_seq_reused", &upload.key, device, &detail)?;
     }
     Ok(())
 }
