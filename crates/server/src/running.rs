@@ -133,7 +133,12 @@ impl Running {
     /// URLs that devices are told and that would take their tokens across a network in the clear; none in the development profile.
     pub fn exposed_urls(&self) -> Vec<String> {
         match self.app.config.profile {
-            Profile::Production => exposed(&self.app.config.public, self.app.http_addr, &self.broker_addrs()),
+            Profile::Production => {
+                let mut urls = exposed(&self.app.config.public, self.app.http_addr, &self.broker_addrs());
+                let external = self.app.broker.external_url().filter(|_| self.app.config.public.mqtt.is_none());
+                urls.extend(external.map(ToString::to_string).filter(|url| !Profile::Production.allows(url)));
+                urls
+            }
             Profile::Development => Vec::new(),
         }
     }
