@@ -161,15 +161,11 @@ impl Staged {
             (LineOp::Delete, Some(_)) | (LineOp::Put, None) => return Err(malformed("a put has a row, a delete has none".into())),
         };
         let collection = u16::try_from(collection).map_err(|_| malformed("too many collections".into()))?;
-        let position = parsed.p;
-        match &mut self.position {
-            Some(held) => {
-                held.clear();
-                held.push_str(&position);
-            }
-            none => *none = Some(position.into_owned()),
-        }
         self.lines.push(Line { collection, seq: parsed.seq, id, row });
+        match &mut self.position {
+            Some(held) => held.replace_range(.., &parsed.p),
+            none => *none = Some(parsed.p.into_owned()),
+        }
         Ok(())
     }
 
