@@ -119,11 +119,7 @@ impl Staged {
             return Ok(());
         }
         if text.starts_with("{\"end\"") {
-            let end: ChangesEnd = serde_json::from_str(text).map_err(json)?;
-            if !end.end {
-                return Err(malformed("a last line says `true`".into()));
-            }
-            self.end = Some(end);
+            self.end = Some(last_line(text).map_err(malformed)?);
             return Ok(());
         }
         let parsed: ChangeLine<'_> = serde_json::from_str(text).map_err(json)?;
@@ -219,6 +215,11 @@ impl Staged {
         let (first, end) = (self.first.as_ref()?, self.end.as_ref()?);
         Some((Cursor { epoch: first.epoch, seq: end.seq, tag: end.tag }, end.digests.clone()))
     }
+}
+
+fn last_line(text: &str) -> Result<ChangesEnd, String> {
+    let end: ChangesEnd = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if end.end { Ok(end) } else { Err("a last line says `true`".into()) }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub fn session(bytes: &[u8]) {
     let mut till = Till::new(u64::from(script.next()));
     while !script.0.as_slice().is_empty() {
         let input = till.input(&mut script);
-        till.handle(input, script.next() % 16 == 0);
+        till.handle(input, script.next().is_multiple_of(16));
     }
     till.recover();
 }
@@ -135,9 +135,9 @@ impl Till {
             }
             3 => {
                 self.calls.connecting = false;
-                if script.next() % 4 == 0 { Input::ConnectionRefused(script.codes()) } else { Input::Disconnected }
+                if script.next().is_multiple_of(4) { Input::ConnectionRefused(script.codes()) } else { Input::Disconnected }
             }
-            4 => Input::NetworkChanged { available: script.next() % 2 == 0 },
+            4 => Input::NetworkChanged { available: script.next().is_multiple_of(2) },
             5..=8 => {
                 let (collection, frame) = script.frame(near);
                 Input::FrameArrived(collection, frame)
@@ -149,7 +149,7 @@ impl Till {
             }
             10 | 11 if self.calls.head => {
                 self.calls.head = false;
-                Input::HeadFetched(if script.next() % 4 == 0 { Err(script.fault()) } else { Ok(script.head(near)) })
+                Input::HeadFetched(if script.next().is_multiple_of(4) { Err(script.fault()) } else { Ok(script.head(near)) })
             }
             12 if self.calls.comparing => {
                 self.calls.comparing = false;
@@ -166,14 +166,20 @@ impl Till {
             12 if self.calls.rows => {
                 self.calls.rows = false;
                 let at = script.cursor(near);
-                Input::RowsFetched(if script.next() % 4 == 0 { Err(script.fault()) } else { Ok(at) })
+                Input::RowsFetched(if script.next().is_multiple_of(4) { Err(script.fault()) } else { Ok(at) })
             }
             13 if self.calls.upload.is_some() => self.upload_ends(script),
             14 => {
                 let id = operation(script.next());
                 Input::OperationCommitted(QueuedOperation { id, at: Timestamp::from_ms(0) })
             }
-            15 => script.next().is_multiple_of(2).then_some(Input::SyncRequested).unwrap_or(Input::ResyncRequested),
+            15 => {
+                if script.next().is_multiple_of(2) {
+                    Input::SyncRequested
+                } else {
+                    Input::ResyncRequested
+                }
+            }
             _ => Input::Woken,
         }
     }

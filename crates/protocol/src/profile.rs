@@ -1,7 +1,6 @@
 //! Where a token may travel: over TLS, on loopback, or wherever the development profile says that nobody listens.
 
-use core::net::IpAddr;
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 /// What a deployment is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -18,7 +18,10 @@ struct Ban {
 }
 
 const BANS: &[Ban] = &[
-    Ban { name: "std::net", within: PURE, instead: "the driver talks to the network; effects ask it to" },
+    Ban { name: "std::net::TcpListener", within: PURE, instead: "the driver talks to the network; effects ask it to" },
+    Ban { name: "std::net::TcpStream", within: PURE, instead: "the driver talks to the network; effects ask it to" },
+    Ban { name: "std::net::UdpSocket", within: PURE, instead: "the driver talks to the network; effects ask it to" },
+    Ban { name: "std::net::ToSocketAddrs", within: PURE, instead: "the driver talks to the network; effects ask it to" },
     Ban { name: "std::fs", within: PURE, instead: "the driver keeps files; effects ask it to" },
     Ban { name: "std::io", within: PURE, instead: "take and give bytes or text" },
     Ban { name: "std::env", within: PURE, instead: "configuration is passed in" },

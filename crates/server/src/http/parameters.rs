@@ -19,9 +19,12 @@ use super::problem::Refusal;
 /// Pages for browsers and probes may be asked for with anything.
 const CHECKED: &str = "/v1/";
 
+/// The names of the parameters of a path, by method.
+type ByMethod = Vec<(Method, Vec<String>)>;
+
 /// The parameters of every route, by path and method.
 #[derive(Clone)]
-pub(super) struct Parameters(Arc<HashMap<String, Vec<(Method, Vec<String>)>>>);
+pub(super) struct Parameters(Arc<HashMap<String, ByMethod>>);
 
 impl Parameters {
     pub(super) fn of(document: &OpenApi) -> Self {
