@@ -260,7 +260,6 @@ impl Publisher {
                     self.send_head(&key, Some(id), Some(within)).await?;
                 }
             }
-            failpoint::point("frame_published");
             self.place.last_id = id;
             while let Some(landed) = self.place.window.landed_already() {
                 self.land(landed).await;
@@ -322,6 +321,7 @@ impl Publisher {
         let Flying { entry, key, collection, topic, payload, .. } = flying;
         self.tail.tell(|| Published { key, collection, topic: topic.into(), payload });
         if let Some(id) = entry {
+            failpoint::point("frame_published");
             // Full only when the store is far behind: then it is right to wait. Closed only at the end.
             let _ = self.acknowledgements.send(id).await;
         }

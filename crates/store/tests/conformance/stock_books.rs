@@ -35,7 +35,7 @@ pub async fn oversells_are_listed_until_settled(f: Fixture) {
     assert_eq!((&first["quantity"], &first["stock_after"], &first["stock_now"]), (&json!("-6.5"), &json!("-0.5"), &json!("-1.5")));
     assert_eq!((&first["receipt_no"], &first["device"], &first["branch"]), (&json!("R-2"), &json!("till"), &json!("a")));
     f.store.settle_oversell(&merchant(), last["n"].as_u64().unwrap(), "delivery was not booked").await.unwrap();
-    assert_eq!(f.store.oversells(books(false), None, 10).await.unwrap().items[..], *std::slice::from_ref(&first));
+    assert_eq!(f.store.oversells(books(false), None, 10).await.unwrap().items[..], *std::slice::from_ref(first));
     let all = f.store.oversells(books(true), None, 10).await.unwrap().items;
     assert_eq!((all.len(), &all[0]["note"]), (2, &json!("delivery was not booked")));
     let nothing = f.store.settle_oversell(&merchant(), 99, "").await;
