@@ -321,7 +321,8 @@ fn accepted_operations_wait_again_when_the_server_was_renumbered_and_old_ones_ar
 fn what_was_done_at_a_branch_that_the_till_has_left_is_never_handed_in_at_the_next() {
     let mut till = Till::with_tea("9");
     let old = till.sell(1, "2");
-    till.verdict(old, VerdictStatus::Accepted, Some(1));
+    till.verdict(old, VerdictStatus::Accepted, Some(2));
+    till.db.apply(&[commit(2, &[old], &tea("7"))]).unwrap();
     till.db.leave_branch().unwrap();
     till.db.show(&answer(&[&line("tea", Some(r#"{"id":"tea","stock":"5"}"#))], 3, &[]), at(3), true).unwrap();
     let anew = Cursor { epoch: Epoch::from_bits(7), ..at(4) };
