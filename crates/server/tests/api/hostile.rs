@@ -27,7 +27,7 @@ impl Gate {
         Self { shop, till, code }
     }
 
-    /// A body that the route accepts, as often as it is sent.
+    /// A body that the route understands, as often as it is sent.
     fn good(&self, route: &Route) -> Value {
         let money = json!({"amount": 1_000, "currency": "IDR"});
         let product = json!({"id": "tea", "sku": "tea", "name": "Tea", "unit": "pcs", "price": money, "is_active": true});
@@ -52,6 +52,18 @@ impl Gate {
             "POST /v1/{merchant}/{branch}/events" => {
                 json!({"type": "product_stock_updated", "idempotency_key": "k", "version": 1, "product_id": "tea", "stock": "41"})
             }
+            "PUT /v1/admin/merchants/{merchant}/transfer-arrival" => json!({"arrival": "at_once"}),
+            "POST /v1/admin/merchants/{merchant}/dead-letters/{id}/retry"
+            | "POST /v1/admin/merchants/{merchant}/dead-letters/{id}/discard" => {
+                json!({"reason": "test"})
+            }
+            "POST /v1/admin/merchants/{merchant}/dead-letters/{id}/edit" => json!({"operation": sale(1, "tea", "1"), "reason": "test"}),
+            "POST /v1/admin/merchants/{merchant}/oversells/{id}/settle" => json!({"note": "test"}),
+            "POST /v1/admin/devices/{device}/journal" => json!({
+                "format": "mstore-journal-1", "device_id": "till-2", "merchant": "m1", "branch": "b1", "journal_id": "j2",
+                "exported_at": "2026-11-22T06:41:00.123Z", "operations": []
+            }),
+            "POST /v1/{merchant}/{branch}/dead-letters" => json!({"journal_id": "j", "open": [new_id()]}),
             "POST /v1/devices/enrol" => json!({"code": self.code, "nonce": "nonce-of-till-5"}),
             "POST /v1/devices/self/report" => json!({
                 "state": "live", "queue_depth": 0, "oldest_pending_s": 0, "device_time": "2026-11-22T06:41:00.123Z", "client_version": "1"
@@ -61,8 +73,7 @@ impl Gate {
     }
 
     async fn send(&self, route: &Route, headers: &[(header::HeaderName, &str)], body: Vec<u8>) -> Answer {
-        let admin = route.roles.iter().any(|role| role == "admin");
-        let bearer = if admin { self.shop.admin_token().to_owned() } else { self.till.bearer() };
+        let bearer = if is_for_admins(route) { self.shop.admin_token().to_owned() } else { self.till.bearer() };
         let mut request = self.shop.http.request(route.method.clone(), self.shop.url(&route.concrete())).bearer_auth(bearer).body(body);
         if !headers.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -74,9 +85,13 @@ impl Gate {
     }
 }
 
-/// Administrators and backends are told of a field that nobody reads; a till of tomorrow may send more than today's server knows.
-fn is_strict(route: &Route) -> bool {
+fn is_for_admins(route: &Route) -> bool {
     route.roles.iter().any(|role| role == "admin")
+}
+
+/// Administrators and backends are told of a field that nobody reads; what a till of tomorrow made may say more than today's server knows.
+fn is_strict(route: &Route) -> bool {
+    is_for_admins(route) && !route.path.ends_with("/journal")
 }
 
 /// A refusal of the caller, in the shape of the contract.
@@ -123,7 +138,9 @@ async fn what_is_not_one_json_object_is_refused_everywhere() {
     for route in routes().iter().filter(|route| route.takes_body) {
         let good = gate.good(route).to_string();
         let answer = gate.send(route, &[], good.clone().into_bytes()).await;
-        assert!(answer.status.is_success(), "{}: {}", route.name(), String::from_utf8_lossy(&answer.body));
+        // There is no dead letter to decide on; that it is looked for shows that the body was understood.
+        let is_understood = answer.status.is_success() || (answer.status == StatusCode::NOT_FOUND && route.path.contains("/{id}/"));
+        assert!(is_understood, "{}: {}", route.name(), String::from_utf8_lossy(&answer.body));
         for (what, body) in broken(&good) {
             let answer = gate.send(route, &[], body).await;
             assert_problem(&answer, &format!("{}: {what}", route.name()));
@@ -231,8 +248,7 @@ async fn a_misspelt_field_is_named_with_what_it_may_have_meant() {
 async fn an_unknown_query_parameter_is_named_on_every_route() {
     let gate = Gate::open().await;
     for route in routes().iter().filter(|route| route.path.starts_with("/v1/")) {
-        let admin = is_strict(route);
-        let bearer = if admin { gate.shop.admin_token().to_owned() } else { gate.till.bearer() };
+        let bearer = if is_for_admins(route) { gate.shop.admin_token().to_owned() } else { gate.till.bearer() };
         let path = format!("{}?colour=red", route.concrete());
         let answer = gate.shop.call(route.method.clone(), &path, &bearer, None).await;
         let problem = assert_problem(&answer, &route.name());
