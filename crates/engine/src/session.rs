@@ -76,6 +76,8 @@ pub struct Counters {
     pub gaps: u64,
     /// `/changes` calls.
     pub catch_ups: u64,
+    /// Of these: came to an end, whichever.
+    pub ended: u64,
     /// Of these: without a cursor.
     pub snapshots: u64,
     /// Of these: periodic.

@@ -1,6 +1,6 @@
 //! Places at which a test can kill the process, to prove that nothing answered is lost and nothing is done twice. Debug builds only.
 //!
-//! `MSTORE_FAILPOINT=name` arms one place; the process aborts there as soon as the file named by `MSTORE_FAILPOINT_FILE` exists, so that a
+//! `MSTORE_TEST_FAILPOINT=name` arms one place; the process aborts there as soon as the file named by `MSTORE_TEST_FAILPOINT_FILE` exists, so that a
 //! test can prepare in peace. In release builds nothing of it is compiled.
 
 /// Every place, in the order in which a write passes them; a test kills the server at each.
@@ -33,8 +33,8 @@ pub fn point(name: &'static str) {
     use std::{path::PathBuf, sync::OnceLock};
     static ARMED: OnceLock<Option<(String, PathBuf)>> = OnceLock::new();
     let armed = ARMED.get_or_init(|| {
-        let place = std::env::var("MSTORE_FAILPOINT").ok()?;
-        Some((place, std::env::var_os("MSTORE_FAILPOINT_FILE")?.into()))
+        let place = std::env::var("MSTORE_TEST_FAILPOINT").ok()?;
+        Some((place, std::env::var_os("MSTORE_TEST_FAILPOINT_FILE")?.into()))
     });
     debug_assert!(ALL.contains(&name), "{name} is not in the list of failpoints");
     if armed.as_ref().is_some_and(|(place, file)| place == name && file.exists()) {

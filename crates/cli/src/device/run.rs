@@ -192,9 +192,11 @@ async fn try_act(till: &Client, command: Command) -> Result<Said, Box<dyn std::e
 /// Asks the server and waits until the answer is shown: `as_of` moves when it is.
 async fn sync(till: &Client) {
     let (asked, deadline) = (now(), tokio::time::Instant::now() + DRAIN_WITHIN);
+    let begun = till.stats().engine.catch_ups;
     till.sync_now().await;
-    // The status stream leaves the clock out, so it is looked at.
-    while till.status().as_of.is_none_or(|as_of| as_of < asked) && tokio::time::Instant::now() < deadline {
+    // A live till is as of now whatever is under way: only the end of a call that began after this moment tells.
+    let is_answered = || till.stats().engine.ended > begun && till.status().as_of.is_some_and(|as_of| as_of >= asked);
+    while !is_answered() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -134,7 +134,7 @@ impl Process {
     pub(crate) fn start(shop: &mut Shop, place: Option<&str>) -> Self {
         let mut command = Self::command(shop, Command::new(env!("CARGO_BIN_EXE_mstore-sync")));
         if let Some(place) = place {
-            command.env("MSTORE_FAILPOINT", place).env("MSTORE_FAILPOINT_FILE", shop.path("armed"));
+            command.env("MSTORE_TEST_FAILPOINT", place).env("MSTORE_TEST_FAILPOINT_FILE", shop.path("armed"));
         }
         Self::ready(shop, command)
     }
@@ -158,7 +158,7 @@ impl Process {
     /// Starts it with a place armed that it passes at once; how it ended.
     pub(crate) fn crash(shop: &Shop, place: &str) -> ExitStatus {
         let mut command = Self::command(shop, Command::new(env!("CARGO_BIN_EXE_mstore-sync")));
-        command.env("MSTORE_FAILPOINT", place).env("MSTORE_FAILPOINT_FILE", shop.path("armed"));
+        command.env("MSTORE_TEST_FAILPOINT", place).env("MSTORE_TEST_FAILPOINT_FILE", shop.path("armed"));
         command.stdout(Stdio::null()).status().unwrap()
     }
 

@@ -284,6 +284,7 @@ impl Session {
     }
 
     pub(super) fn caught_up(&mut self, now: Moment, outcome: CatchUpOutcome) {
+        self.counters.ended += 1;
         let Some(Running::Changes(ask)) = self.pull.running.take() else { panic!("a call of /changes ended that was not begun") };
         self.pull.poll_at = now + self.pull.poll_interval_ms;
         if ask.over_ranges {

@@ -19,6 +19,19 @@ use crate::answers::{Answer, Coding};
 pub(crate) struct Since {
     after: Option<String>,
     resume: Option<String>,
+    #[serde(default)]
+    ops: Named,
+}
+
+/// Which of the caller's own operations the first line names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Named {
+    /// Those of the commits since the cursor.
+    #[default]
+    Since,
+    /// All that are contained, for a device whose rows came by ranges: they tell nothing of what made them.
+    All,
 }
 
 /// Rows changed since a cursor, or all of them.
@@ -34,6 +47,8 @@ pub(crate) struct Since {
         ("merchant" = String, Path), ("branch" = String, Path),
         ("after" = Option<String>, Query, description = "The cursor `{epoch}:{seq}:{tag}` that the device has; none for a snapshot"),
         ("resume" = Option<String>, Query, description = "The `p` of the last line of a broken answer; wins over `after`"),
+        ("ops" = Option<String>, Query, description = "`all`: the first line names all own operations contained, not only those since the \
+            cursor; never 304. Default `since`"),
         ("If-None-Match" = Option<String>, Header, description = "A cursor in quotes: 304 if it is the head"),
     ),
     responses(
@@ -59,11 +74,11 @@ pub(crate) async fn changes(
         since.resume.as_deref().map(Position::parse).transpose().map_err(|error| Refusal::malformed(format!("resume: {error}")))?;
     let held = after.or_else(|| not_modified_since(&headers));
     let meters = app.meters.branch(&reader.key);
-    if resume.is_none() && held == Some(head.cursor()) {
+    if resume.is_none() && since.ops == Named::Since && held == Some(head.cursor()) {
         meters.unchanged.increment(1);
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(&head.cursor()))]).into_response());
     }
-    match answer(&app, &reader, after, resume, &head, wished(&headers)).await {
+    match answer(&app, &reader, (after, resume, since.ops), &head, wished(&headers)).await {
         Ok(response) => {
             meters.answers.increment(1);
             Ok(response)
@@ -82,8 +97,7 @@ pub(crate) async fn changes(
 async fn answer(
     app: &App,
     reader: &Reader,
-    after: Option<Cursor>,
-    resume: Option<Position>,
+    (after, resume, named): (Option<Cursor>, Option<Position>, Named),
     head: &Head,
     wished: Coding,
 ) -> Result<Response, Refusal> {
@@ -95,7 +109,10 @@ async fn answer(
         None => app.answers.get(&reader.key, after, head).await?,
     };
     let ops = match &reader.device {
-        Some(record) => app.store.own_operations(&reader.key, &record.device, answer.summary.from, answer.summary.to).await?,
+        Some(record) => {
+            let from = if named == Named::All { 0 } else { answer.summary.from };
+            app.store.own_operations(&reader.key, &record.device, from, answer.summary.to).await?
+        }
         None => Vec::new(),
     };
     let first = answer.first_line(ops);

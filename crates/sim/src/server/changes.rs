@@ -14,6 +14,8 @@ pub(crate) struct Question {
     pub(crate) device: String,
     pub(crate) after: Option<Cursor>,
     pub(crate) resume: Option<String>,
+    /// All own operations contained are named, not only those since the cursor.
+    pub(crate) names_all: bool,
 }
 
 /// One row line of an answer.
@@ -68,6 +70,9 @@ impl Database {
             }
             (None, Some(after)) => match since(branch, after, bug) {
                 Ok(start) => start,
+                Err(reply) if matches!(*reply, Reply::Unchanged) && ask.names_all => {
+                    Start { from: after.seq, after: None, with_tombs: true }
+                }
                 Err(reply) => return *reply,
             },
             (None, None) => Start { from: 0, after: None, with_tombs: false },
@@ -93,7 +98,7 @@ impl Database {
             Line { key: key.clone(), text: text.cloned(), position: place.to_string() }
         };
         let lines: Vec<Line> = lines.into_iter().map(line).collect();
-        let from = ask.after.map_or(0, |cursor| cursor.seq);
+        let from = ask.after.filter(|_| !ask.names_all).map_or(0, |cursor| cursor.seq);
         let ops = self.own_operations(ask.branch, &ask.device, from, to.seq);
         let first = ChangesFirst { epoch: to.epoch, from: start.from, to: to.seq, rows: lines.len() as u64, ops };
         Answer { first, lines, to, digests: branch.digests() }

@@ -204,7 +204,8 @@ impl World {
         Ok(match call {
             Call::Changes(ask) => {
                 let device_name = self.devices[device].name.clone();
-                let question = Question { branch, device: device_name, after: ask.after, resume: ask.resume.clone() };
+                let question =
+                    Question { branch, device: device_name, after: ask.after, resume: ask.resume.clone(), names_all: ask.over_ranges };
                 let (reply, made) = self.server.changes(&mut self.dice, self.now, &question);
                 self.committed(made.into_iter().collect())?;
                 let lines = match &reply {

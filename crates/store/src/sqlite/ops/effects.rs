@@ -199,7 +199,7 @@ impl Act<'_> {
         }
         let into = self.movement(of.collection, &of.item_id).because(&of.reason).delta(of.quantity);
         transfers::arrived(work, &key.merchant, &self.operation)?;
-        self.record(work, &there, &into, &of.item_id, true)
+        self.record(work, &there, &into, &of.item_id, false)
     }
 }
 
