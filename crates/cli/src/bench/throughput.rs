@@ -27,7 +27,8 @@ const WRITERS: usize = 4;
 
 pub(super) async fn run(changes: usize, via: Via) -> Result<Outcome, Failure> {
     let changes = changes.max(1);
-    let rig = Rig::start(5_000).await?;
+    // Two foreign transactions may become one commit: with a product for each change none of them is spared.
+    let rig = Rig::start(if via == Via::Sql { changes } else { 5_000 }).await?;
     let tills = rig.live_tills(1).await?;
     let before = rig.server.usage();
     let ((), took) = timed(async {
