@@ -101,7 +101,8 @@ impl Shell {
     }
 
     fn send(&mut self, script: &str) -> Result<(), String> {
-        writeln!(self.input, "{script}").map_err(|_closed| "an earlier command ended the shell".to_owned())
+        // In one write: a shell that a command of the script ends must not be gone before its last byte is sent.
+        self.input.write_all(format!("{script}\n").as_bytes()).map_err(|_closed| "an earlier command ended the shell".to_owned())
     }
 
     /// Sends a signal to the shell and to all that it started.
