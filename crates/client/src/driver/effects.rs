@@ -1,9 +1,9 @@
 //! One effect after the other, as the engine asked for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mstore_engine::{ApplyFault, Ask, Effect, Input, UploadOutcome};
-use mstore_protocol::{Cursor, OperationId, Verdict, VerdictStatus, limits::CLOCK_TOLERANCE_MS};
+use mstore_protocol::{Collection, Cursor, Digest, OperationId, Verdict, VerdictStatus, limits::CLOCK_TOLERANCE_MS};
 use tokio::time::Instant;
 
 use super::{Done, Driver};
@@ -142,16 +142,27 @@ impl Driver {
                 (result, (db.cursor(), db.digests().clone()))
             })
             .await;
+        self.shown(to, result, state, is_fallback).await;
+    }
+
+    /// What an answer of `/changes` came to in the local database, where this is the position then.
+    pub(super) async fn shown(
+        &mut self,
+        to: Cursor,
+        result: Result<Applied, DbError>,
+        (cursor, digests): (Option<Cursor>, BTreeMap<Collection, Digest>),
+        is_fallback: bool,
+    ) {
         self.dirty = true;
         match result {
             Ok(Applied { changes, requeued }) => {
                 self.requeue_again(requeued).await;
                 self.count_answer(to, changes, is_fallback);
-                self.inputs.push_back(Input::Applied { cursor: to, digests: state.1 });
+                self.inputs.push_back(Input::Applied { cursor: to, digests });
             }
             Err(error) => {
-                tracing::warn!(device = %self.enrolment.device_id, %error, "an answer could not be shown");
-                self.inputs.push_back(Input::ApplyFailed { cursor: state.0, fault: ApplyFault::Storage });
+                tracing::warn!(device = %self.enrolment.device_id, %to, %error, "an answer could not be shown");
+                self.inputs.push_back(Input::ApplyFailed { cursor, fault: ApplyFault::Storage });
             }
         }
     }

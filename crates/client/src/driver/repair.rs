@@ -88,17 +88,6 @@ impl Driver {
                 (result, (db.cursor(), db.digests().clone()))
             })
             .await;
-        self.dirty = true;
-        match result {
-            Ok(Applied { changes, requeued }) => {
-                self.requeue_again(requeued).await;
-                self.count_answer(to, changes, false);
-                self.inputs.push_back(Input::Applied { cursor: to, digests: state.1 });
-            }
-            Err(error) => {
-                tracing::warn!(device = %self.enrolment.device_id, %error, "another numbering could not be taken over");
-                self.inputs.push_back(Input::ApplyFailed { cursor: state.0, fault: ApplyFault::Storage });
-            }
-        }
+        self.shown(to, result, state, false).await;
     }
 }
