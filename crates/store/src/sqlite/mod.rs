@@ -86,7 +86,6 @@ impl SqliteStore {
     pub fn open(config: SqliteConfig) -> Result<Arc<Self>, OpenError> {
         let conn = connection::writer(&config)?;
         let read = |source| OpenError::Read { path: config.path.clone(), source };
-        upkeep::at_start(&conn, &config).map_err(read)?;
         let sequencer = Sequencer::load(&conn).map_err(read)?;
         let shared = Arc::new(Shared::new(Outbox::new(config.fresh_max, outbox::newest(&conn).map_err(read)?)));
         let (queue, commands) = sync_channel(2 * QUEUE_MAX);
