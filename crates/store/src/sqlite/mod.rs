@@ -50,7 +50,8 @@ use self::{
     writer::{Command, Writer},
 };
 use crate::{
-    AcceptUpload, ChangesAsk, ChangesError, ChangesSummary, OutboxEntry, RowSink, SourceWrite, StoreError, SweepReport, SyncStore, Written,
+    AcceptUpload, ChangesAsk, ChangesError, ChangesSummary, OutboxEntry, RowSink, Sharing, SourceWrite, StoreError, SweepReport, SyncStore,
+    Written,
 };
 
 /// Writes that may wait in the queue; further callers wait before they enter it.
@@ -130,6 +131,9 @@ impl SqliteStore {
         }
     }
 }
+
+/// A file has one server: its data directory is locked.
+impl Sharing for SqliteStore {}
 
 #[async_trait]
 impl SyncStore for SqliteStore {
