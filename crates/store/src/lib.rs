@@ -3,11 +3,14 @@
 //! It knows nothing of HTTP, MQTT or tokens; it publishes nothing. A store hands out what is durable and forgets it when told.
 
 mod books;
+mod cases;
 #[doc(hidden)]
 pub mod failpoint;
 mod model;
+mod sql;
 pub mod sqlite;
 mod store;
+mod text;
 
 pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};
 pub use model::*;

@@ -7,11 +7,10 @@ use mstore_protocol::{BranchKey, Collection, Digest, RowHash};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    alarms,
     mirror::{self, HeadEntry},
     sequencer::{self, Compared},
 };
-use crate::{StoreError, SweepReport};
+use crate::{StoreError, SweepReport, cases::alarms};
 
 mod mend;
 mod position;

@@ -10,16 +10,11 @@ use mstore_engine::stock::Happened;
 use mstore_protocol::{
     BranchKey, Code, DeadLetterReport, DeviceId, Operation, OperationDecision, OperationId, Timestamp, Verdict, VerdictStatus,
 };
-use rusqlite::{OptionalExtension as _, params};
 
 pub(super) use self::operator::{answer as answer_decision, decide};
 use self::received::Received;
-use super::{
-    alarms,
-    job::{Seen, Work},
-    writes,
-};
-use crate::{AcceptUpload, Merchant, StoreError, failpoint};
+use super::{Seen, Work, alarms, locks, writes};
+use crate::{AcceptUpload, Merchant, StoreError, failpoint, sql::args};
 
 /// Offsets beyond this are not believed: a week.
 const CLOCK_OFFSET_MS_MAX: u64 = 7 * DAY_MS;
@@ -50,6 +45,9 @@ pub(super) fn answer(judged: Vec<Judged>, key: &BranchKey, seen: &Seen) -> Vec<V
 /// Judges and carries out an upload.
 pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<Judged>, StoreError> {
     let merchant = writes::merchant(work, &upload.key.merchant)?;
+    let received: Vec<Received> = upload.operations.iter().map(|text| Received::read(text)).collect();
+    let destinations: Vec<BranchKey> = received.iter().filter_map(|received| received.destination(&upload.key)).collect();
+    locks::branches(work, destinations.iter().chain([&upload.key]))?;
     writes::check_branch(work, &upload.key)?;
     work.touched.insert(upload.key.clone());
     if !has_credible_clock(upload) {
@@ -57,15 +55,14 @@ pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<J
         let AcceptUpload { device, journal_id, .. } = upload;
         let detail =
             format!("{device} (journal {journal_id}) says that its clock is {days} days off; its operations count from when they arrived");
-        alarms::raise_once(work.conn, work.now, CLOCK, &upload.key, &upload.device, &detail)?;
+        alarms::raise_once(work.sql, work.now, CLOCK, &upload.key, &upload.device, &detail)?;
     } else {
-        alarms::clear_of_device(work.conn, work.now, CLOCK, &upload.key, &upload.device)?;
+        alarms::clear_of_device(work.sql, work.now, CLOCK, &upload.key, &upload.device)?;
     }
     let mut judged = Vec::with_capacity(upload.operations.len());
     let mut numbers = Vec::with_capacity(upload.operations.len());
-    for text in &upload.operations {
-        let received = Received::read(text);
-        let one = one(work, &merchant, upload, &received)?;
+    for received in &received {
+        let one = one(work, &merchant, upload, received)?;
         let is_accepted = one.verdict.status != VerdictStatus::Rejected;
         numbers.extend(received.device_seq.map(|device_seq| journal::Entry { device_seq, is_accepted }));
         judged.push(one);
@@ -81,6 +78,7 @@ pub(super) fn settle(
     device: &DeviceId,
     report: &DeadLetterReport,
 ) -> Result<Vec<OperationDecision>, StoreError> {
+    locks::branches(work, [key])?;
     writes::check_branch(work, key)?;
     decisions::settle(work, key, device, report)
 }
@@ -98,19 +96,20 @@ fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received
     if let Some(known) = known(work, upload, id, received)? {
         return Ok(known);
     }
-    work.conn.prepare_cached("SAVEPOINT operation")?.execute([])?;
+    work.sql.execute("SAVEPOINT operation", &[])?;
     match carry_out(work, merchant, upload, received, id) {
         Ok(judged) => {
             failpoint::point("operation_written");
-            work.conn.prepare_cached("RELEASE operation")?.execute([])?;
+            work.sql.execute("RELEASE operation", &[])?;
             Ok(judged)
         }
-        Err(error) if work.conn.is_autocommit() || !matches!(error, StoreError::Failed(_)) => Err(error),
+        Err(error) if work.sql.is_lost() || !matches!(error, StoreError::Failed(_)) => Err(error),
         Err(error) => {
             // Ours is the fault, but a queue must not stand still behind it: the device keeps it as a dead letter.
-            work.conn.execute_batch("ROLLBACK TO operation; RELEASE operation")?;
+            work.sql.execute("ROLLBACK TO operation", &[])?;
+            work.sql.execute("RELEASE operation", &[])?;
             let detail = format!("operation {id}: {error}");
-            alarms::raise_once(work.conn, work.now, "operation_failed", &upload.key, &upload.device, &detail)?;
+            alarms::raise_once(work.sql, work.now, "operation_failed", &upload.key, &upload.device, &detail)?;
             Ok(Judged::now(received.rejected(Code::Internal, detail)))
         }
     }
@@ -120,17 +119,14 @@ fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received
 fn known(work: &Work<'_>, upload: &AcceptUpload, id: OperationId, received: &Received) -> Result<Option<Judged>, StoreError> {
     let sql = "SELECT body_hash, status, seq, code, detail, seq IS NULL AND awaits_event = 0 AND branch_id = ?3 FROM operation
         WHERE merchant_id = ?1 AND id = ?2";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let found = statement
-        .query_row([upload.key.merchant.as_str(), &id.to_string(), upload.key.branch.as_str()], |row| {
-            let first = (row.get::<_, Option<u64>>(2)?, row.get::<_, Option<String>>(3)?, row.get::<_, Option<String>>(4)?, row.get(5)?);
-            Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, String>(1)?, first))
-        })
-        .optional()?;
+    let found = work.sql.row(sql, args![upload.key.merchant.as_str(), id.to_string(), upload.key.branch.as_str()], |row| {
+        let first = (row.optional_number(2)?, row.optional_string(3)?, row.optional_string(4)?, row.flag(5)?);
+        Ok((row.array::<32>(0)?, row.string(1)?, first))
+    })?;
     let Some((hash, status, (seq, code, detail, is_unsequenced))) = found else { return Ok(None) };
     if hash != received.hash {
         let sql = "UPDATE operation SET is_reused = 1 WHERE merchant_id = ?1 AND id = ?2 AND is_reused = 0";
-        work.conn.prepare_cached(sql)?.execute([upload.key.merchant.as_str(), &id.to_string()])?;
+        work.sql.execute(sql, args![upload.key.merchant.as_str(), &id.to_string()])?;
         return Ok(Some(Judged::now(received.rejected(Code::IdReused, "this id was sent before with another body"))));
     }
     let code = code.as_deref().and_then(Code::parse);
@@ -171,12 +167,12 @@ fn whole<T, R>(
     work: &mut Work<'_>,
     apply: impl FnOnce(&mut Work<'_>) -> Result<Result<T, R>, StoreError>,
 ) -> Result<Result<T, R>, StoreError> {
-    work.conn.prepare_cached("SAVEPOINT effects")?.execute([])?;
+    work.sql.execute("SAVEPOINT effects", &[])?;
     let outcome = apply(work)?;
     if outcome.is_err() {
-        work.conn.prepare_cached("ROLLBACK TO effects")?.execute([])?;
+        work.sql.execute("ROLLBACK TO effects", &[])?;
     }
-    work.conn.prepare_cached("RELEASE effects")?.execute([])?;
+    work.sql.execute("RELEASE effects", &[])?;
     Ok(outcome)
 }
 
@@ -192,25 +188,28 @@ fn record(work: &Work<'_>, upload: &AcceptUpload, received: &Received, verdict: 
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     let status = if verdict.status == VerdictStatus::Accepted { "accepted" } else { "rejected" };
     let occurred_at = received.parsed.as_ref().ok().map(|operation| operation.occurred_at.to_string());
-    work.conn.prepare_cached(sql)?.execute(params![
-        upload.key.merchant.as_str(),
-        upload.key.branch.as_str(),
-        received.id,
-        upload.device.as_str(),
-        upload.journal_id,
-        received.device_seq.unwrap_or(0),
-        received.act,
-        status,
-        verdict.code.map(Code::as_str),
-        verdict.detail,
-        received.replaces.map(|id| id.to_string()),
-        awaits_event,
-        occurred_at,
-        work.now.to_string(),
-        &received.hash[..],
-        received.body,
-        upload.clock_offset_ms
-    ])?;
+    work.sql.execute(
+        sql,
+        args![
+            upload.key.merchant.as_str(),
+            upload.key.branch.as_str(),
+            received.id,
+            upload.device.as_str(),
+            upload.journal_id,
+            received.device_seq.unwrap_or(0),
+            received.act,
+            status,
+            verdict.code.map(Code::as_str),
+            verdict.detail,
+            received.replaces.map(|id| id.to_string()),
+            awaits_event,
+            occurred_at,
+            work.now.to_string(),
+            received.hash,
+            received.body,
+            upload.clock_offset_ms
+        ],
+    )?;
     Ok(())
 }
 
@@ -218,16 +217,14 @@ fn record(work: &Work<'_>, upload: &AcceptUpload, received: &Received, verdict: 
 fn warn_of_reuse(work: &Work<'_>, upload: &AcceptUpload, received: &Received) -> Result<(), StoreError> {
     let Some(device_seq) = received.device_seq else { return Ok(()) };
     let sql = "SELECT id FROM operation WHERE device_id = ?1 AND journal_id = ?2 AND device_seq = ?3 AND id <> ?4 LIMIT 1";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let who = params![upload.device.as_str(), upload.journal_id, device_seq, received.id];
-    let other: Option<String> = statement.query_row(who, |row| row.get(0)).optional()?;
-    if let Some(other) = other {
+    let who = args![upload.device.as_str(), upload.journal_id, device_seq, received.id];
+    if let Some(other) = work.sql.row(sql, who, |row| row.string(0))? {
         let device: &DeviceId = &upload.device;
         let detail = format!(
             "number {device_seq} of {device} is used by {other} and by {}: its database was restored; check its receipts",
             received.id
         );
-        alarms::raise_once(work.conn, work.now, "device_seq_reused", &upload.key, device, &detail)?;
+        alarms::raise_once(work.sql, work.now, "device_seq_reused", &upload.key, device, &detail)?;
     }
     Ok(())
 }

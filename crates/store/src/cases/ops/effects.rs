@@ -4,16 +4,13 @@ use mstore_engine::stock::{Happened, consumption};
 use mstore_protocol::{
     BranchKey, Code, Operation, OperationKind, Quantity, Receipt, StockAct, StockAuthority, StockTarget, Transfer, limits::ROW_BYTES_MAX,
 };
-use rusqlite::{OptionalExtension as _, params};
 
 use super::super::{
-    job::Work,
+    Work,
     ledger::{self, Movement},
-    source,
-    text::Text,
-    transfers,
+    recipe, transfers,
 };
-use crate::{AcceptUpload, Merchant, StoreError};
+use crate::{AcceptUpload, Merchant, StoreError, sql::args, text::Text};
 
 /// What was noticed while the effects were recorded.
 #[derive(Debug, Default)]
@@ -66,7 +63,7 @@ pub(super) fn apply(
 /// An event may name an operation before the device could upload it.
 fn was_named(work: &Work<'_>, merchant: &Merchant, operation: &Operation) -> Result<bool, StoreError> {
     let sql = "DELETE FROM event_operation WHERE merchant_id = ?1 AND id = ?2";
-    Ok(work.conn.prepare_cached(sql)?.execute([merchant.merchant.as_str(), &operation.id.to_string()])? > 0)
+    Ok(work.sql.execute(sql, args![merchant.merchant.as_str(), &operation.id.to_string()])? > 0)
 }
 
 impl Act<'_> {
@@ -117,8 +114,7 @@ impl Act<'_> {
         let mut tracked = Vec::with_capacity(receipt.lines.len());
         for line in &receipt.lines {
             let sql = "SELECT track_stock FROM product WHERE merchant_id = ?1 AND id = ?2";
-            let mut statement = work.conn.prepare_cached(sql)?;
-            let found = statement.query_row([self.key.merchant.as_str(), &line.product_id], |row| row.get::<_, bool>(0)).optional()?;
+            let found = work.sql.row(sql, args![self.key.merchant.as_str(), line.product_id], |row| row.flag(0))?;
             let Some(is_tracked) = found else {
                 return Ok(Some((Code::UnknownProduct, format!("line {}: no product {:?}", line.line_no, line.product_id))));
             };
@@ -136,7 +132,7 @@ impl Act<'_> {
                 let movement = self.movement(StockTarget::Product, &line.product_id).delta(signed(line.quantity));
                 self.record(work, key, &movement, &line.product_id, true)?;
             }
-            for (item, per_unit) in source::recipe_lines(work.conn, key.merchant.as_str(), &line.product_id)? {
+            for (item, per_unit) in recipe::lines(work.sql, key.merchant.as_str(), &line.product_id)? {
                 if ledger::has_item(work, key, StockTarget::Inventory, &item)? {
                     let used = signed(consumption(line.quantity, per_unit));
                     let movement = self.movement(StockTarget::Inventory, &item).delta(used);
@@ -176,7 +172,7 @@ impl Act<'_> {
             return Ok(Some((Code::MalformedOperation, "a transfer goes to another branch".into())));
         }
         let sql = "SELECT 1 FROM branch WHERE merchant_id = ?1 AND branch_id = ?2";
-        if !work.conn.prepare_cached(sql)?.exists([there.merchant.as_str(), there.branch.as_str()])? {
+        if !work.sql.exists(sql, args![there.merchant.as_str(), there.branch.as_str()])? {
             return Ok(Some((Code::UnknownBranch, format!("no branch {there}"))));
         }
         for at in [key, &there] {
@@ -218,7 +214,7 @@ fn insert_transaction(
     let sql = "INSERT INTO transactions (merchant_id, branch_id, id, recorded_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (merchant_id, branch_id, id) DO NOTHING";
     let (merchant, branch) = (upload.key.merchant.as_str(), upload.key.branch.as_str());
-    work.conn.prepare_cached(sql)?.execute(params![merchant, branch, id, work.now.to_string(), body])?;
+    work.sql.execute(sql, args![merchant, branch, id, work.now.to_string(), body])?;
     Ok(None)
 }
 

@@ -1,16 +1,14 @@
 //! Events of backends that share no database: each key once, older versions of a row refused, operations named with their commit.
 
 use mstore_protocol::{BranchKey, Code, EventRequest, OperationId, Row, Seq, StockAuthority, StockTarget};
-use rusqlite::{OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    alarms,
-    job::Work,
+    Work, alarms,
     ledger::{self, Movement},
-    writes,
+    locks, writes,
 };
-use crate::StoreError;
+use crate::{StoreError, sql::args};
 
 /// What became of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +24,7 @@ const KEY_BYTES_MAX: usize = 200;
 
 /// Takes an event.
 pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -> Result<Outcome, StoreError> {
+    locks::branches(work, [key])?;
     let merchant = writes::merchant(work, &key.merchant)?;
     writes::check_branch(work, key)?;
     let (EventRequest::ProductStockUpdated { idempotency_key, version, ops, .. }
@@ -69,7 +68,7 @@ pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -
     };
     let sql = "INSERT INTO event_seen (merchant_id, branch_id, key, body_hash, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)";
     let (m, b) = (key.merchant.as_str(), key.branch.as_str());
-    work.conn.prepare_cached(sql)?.execute(params![m, b, idempotency_key, &hash[..], work.now.to_string()])?;
+    work.sql.execute(sql, args![m, b, idempotency_key, hash, work.now.to_string()])?;
     name(work, key, ops)?;
     work.touched.insert(key.clone());
     Ok(outcome)
@@ -88,12 +87,8 @@ fn check(idempotency_key: &str, version: u64) -> Result<(), StoreError> {
 
 fn seen(work: &Work<'_>, key: &BranchKey, idempotency_key: &str, hash: [u8; 32]) -> Result<Option<Outcome>, StoreError> {
     let sql = "SELECT body_hash, seq FROM event_seen WHERE merchant_id = ?1 AND branch_id = ?2 AND key = ?3";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let found = statement
-        .query_row([key.merchant.as_str(), key.branch.as_str(), idempotency_key], |row| {
-            Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Option<Seq>>(1)?))
-        })
-        .optional()?;
+    let of = args![key.merchant.as_str(), key.branch.as_str(), idempotency_key];
+    let found = work.sql.row(sql, of, |row| Ok((row.array::<32>(0)?, row.optional_number(1)?)))?;
     match found {
         Some((first, _)) if first != hash => {
             Err(StoreError::refused(Code::IdReused, format!("the key {idempotency_key:?} came before with another body")))
@@ -105,9 +100,9 @@ fn seen(work: &Work<'_>, key: &BranchKey, idempotency_key: &str, hash: [u8; 32])
 /// Remembers the version of a row; a lower one than before is stale.
 fn newer(work: &Work<'_>, key: &BranchKey, collection: &str, id: &str, version: u64) -> Result<(), StoreError> {
     let sql = "INSERT INTO event_version (merchant_id, branch_id, collection, id, version) VALUES (?1, ?2, ?3, ?4, ?5)
-        ON CONFLICT (merchant_id, branch_id, collection, id) DO UPDATE SET version = excluded.version WHERE excluded.version >= version";
-    let row = params![key.merchant.as_str(), key.branch.as_str(), collection, id, version];
-    if work.conn.prepare_cached(sql)?.execute(row)? == 0 {
+        ON CONFLICT (merchant_id, branch_id, collection, id) DO UPDATE SET version = excluded.version WHERE excluded.version >= event_version.version";
+    let row = args![key.merchant.as_str(), key.branch.as_str(), collection, id, version];
+    if work.sql.execute(sql, row)? == 0 {
         return Err(StoreError::refused(Code::StaleEvent, format!("a newer version than {version} of {collection} {id:?} was seen")));
     }
     Ok(())
@@ -117,11 +112,10 @@ fn newer(work: &Work<'_>, key: &BranchKey, collection: &str, id: &str, version: 
 fn put_transaction(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Result<Outcome, StoreError> {
     let (merchant, branch) = (key.merchant.as_str(), key.branch.as_str());
     let sql = "SELECT body FROM transactions WHERE merchant_id = ?1 AND branch_id = ?2 AND id = ?3";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let found = statement.query_row([merchant, branch, transaction.id()], |row| Ok(row.get_ref(0)?.as_bytes()?.to_vec())).optional()?;
+    let found = work.sql.row(sql, args![merchant, branch, transaction.id()], |row| Ok(row.bytes(0)?.to_vec()))?;
     let Some(body) = found else {
         let sql = "INSERT INTO transactions (merchant_id, branch_id, id, recorded_at, body) VALUES (?1, ?2, ?3, ?4, ?5)";
-        work.conn.prepare_cached(sql)?.execute(params![merchant, branch, transaction.id(), work.now.to_string(), transaction.as_str()])?;
+        work.sql.execute(sql, args![merchant, branch, transaction.id(), work.now.to_string(), transaction.as_str()])?;
         return Ok(Outcome::Written);
     };
     let canonical = std::str::from_utf8(&body).ok().and_then(|body| Row::parse(body).ok());
@@ -135,23 +129,21 @@ fn put_transaction(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Resul
 fn shown_with(work: &Work<'_>, key: &BranchKey, id: &str) -> Result<Option<Seq>, StoreError> {
     let sql = "SELECT m.seq FROM head h JOIN mirror m ON m.head = h.n AND m.collection = 'transaction' AND m.id = ?3
         WHERE h.merchant_id = ?1 AND h.branch_id = ?2 AND m.row IS NOT NULL";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    Ok(statement.query_row([key.merchant.as_str(), key.branch.as_str(), id], |row| row.get(0)).optional()?)
+    work.sql.row(sql, args![key.merchant.as_str(), key.branch.as_str(), id], |row| row.number(0))
 }
 
 /// Whether a till of the branch made this transaction.
 fn is_of_till(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM operation WHERE merchant_id = ?1 AND branch_id = ?2 AND id = ?3 AND status = 'accepted'";
-    Ok(work.conn.prepare_cached(sql)?.exists([key.merchant.as_str(), key.branch.as_str(), transaction.id()])?)
+    work.sql.exists(sql, args![key.merchant.as_str(), key.branch.as_str(), transaction.id()])
 }
 
 /// The backend decides the stock; the receipt is what the till printed. The event tells that the backend has the sale, it changes nothing, and where it says
 /// something else than the receipt somebody is told.
 fn compare_with_receipt(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> Result<Outcome, StoreError> {
     let sql = "SELECT body FROM transactions WHERE merchant_id = ?1 AND branch_id = ?2 AND id = ?3";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let of = [key.merchant.as_str(), key.branch.as_str(), transaction.id()];
-    let printed: Option<String> = statement.query_row(of, |row| row.get(0)).optional()?;
+    let of = args![key.merchant.as_str(), key.branch.as_str(), transaction.id()];
+    let printed = work.sql.row(sql, of, |row| row.string(0))?;
     let printed = printed.and_then(|body| Row::parse(&body).ok()).map(|row| row.to_map()).unwrap_or_default();
     let told = transaction.to_map();
     let differing: Vec<&str> = ["type", "lines", "tenders", "total", "receipt_no"]
@@ -161,7 +153,7 @@ fn compare_with_receipt(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> 
     if !differing.is_empty() {
         let detail =
             format!("the backend has another {} for {} than the till printed; the receipt stands", differing.join(", "), transaction.id());
-        alarms::raise(work.conn, work.now, "transaction_differs", Some(key), None, &detail)?;
+        alarms::raise(work.sql, work.now, "transaction_differs", Some(key), None, &detail)?;
     }
     shown_with(work, key, transaction.id()).map(Outcome::Duplicate)
 }
@@ -171,9 +163,9 @@ fn name(work: &mut Work<'_>, key: &BranchKey, ops: &[OperationId]) -> Result<(),
     for id in ops {
         let id = id.to_string();
         let sql = "UPDATE operation SET awaits_event = 0 WHERE merchant_id = ?1 AND id = ?2";
-        if work.conn.prepare_cached(sql)?.execute([key.merchant.as_str(), &id])? == 0 {
+        if work.sql.execute(sql, args![key.merchant.as_str(), &id])? == 0 {
             let sql = "INSERT INTO event_operation (merchant_id, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-            work.conn.prepare_cached(sql)?.execute([key.merchant.as_str(), &id])?;
+            work.sql.execute(sql, args![key.merchant.as_str(), &id])?;
         }
     }
     work.named.entry(key.clone()).or_default().extend(ops);

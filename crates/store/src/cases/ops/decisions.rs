@@ -3,42 +3,43 @@
 //! That keeps two retries of one operation apart: an operation takes the place of another by writing the decision about it, and there is room for one.
 
 use mstore_protocol::{BranchKey, Code, DecidedBy, Decision, MerchantId, OperationDecision, OperationId, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{super::error::damaged, super::job::Work, received::Received};
-use crate::{AcceptUpload, StoreError};
+use super::{super::Work, received::Received};
+use crate::{
+    AcceptUpload, StoreError,
+    sql::{Sql, args},
+};
 
 /// What was decided about an operation.
-pub(super) fn about(conn: &Connection, merchant: &MerchantId, id: OperationId) -> Result<Option<OperationDecision>, StoreError> {
+pub(super) fn about(db: &dyn Sql, merchant: &MerchantId, id: OperationId) -> Result<Option<OperationDecision>, StoreError> {
     let sql = "SELECT decision, replaced_by, decided_by, reason, decided_at FROM operation_decision WHERE merchant_id = ?1 AND id = ?2";
-    let mut statement = conn.prepare_cached(sql)?;
-    let found = statement.query_row([merchant.as_str(), &id.to_string()], |row| {
-        let text = |i: usize| row.get::<_, String>(i);
-        Ok((text(0)?, row.get::<_, Option<String>>(1)?, text(2)?, text(3)?, text(4)?))
-    });
-    let Some((decision, replaced_by, decided_by, reason, decided_at)) = found.optional()? else { return Ok(None) };
-    Ok(Some(OperationDecision {
-        id,
-        decision: if decision == "replaced" { Decision::Replaced } else { Decision::Discarded },
-        replaced_by: replaced_by.as_deref().and_then(OperationId::parse),
-        decided_by: if decided_by == "operator" { DecidedBy::Operator } else { DecidedBy::Device },
-        reason,
-        decided_at: Timestamp::parse(&decided_at).map_err(|error| damaged("a decision", error))?,
-    }))
+    db.row(sql, args![merchant.as_str(), id.to_string()], |row| {
+        Ok(OperationDecision {
+            id,
+            decision: if row.text(0)? == "replaced" { Decision::Replaced } else { Decision::Discarded },
+            replaced_by: row.optional_text(1)?.and_then(OperationId::parse),
+            decided_by: if row.text(2)? == "operator" { DecidedBy::Operator } else { DecidedBy::Device },
+            reason: row.string(3)?,
+            decided_at: row.time(4)?,
+        })
+    })
 }
 
 /// Takes a decision down; the caller has seen that there is none.
 pub(super) fn write(work: &Work<'_>, merchant: &MerchantId, of: &OperationDecision) -> Result<(), StoreError> {
     let sql = "INSERT INTO operation_decision (merchant_id, id, decision, replaced_by, decided_by, reason, decided_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    work.conn.prepare_cached(sql)?.execute(params![
-        merchant.as_str(),
-        of.id.to_string(),
-        of.decision.as_str(),
-        of.replaced_by.map(|id| id.to_string()),
-        of.decided_by.as_str(),
-        of.reason,
-        of.decided_at.to_string()
-    ])?;
+    work.sql.execute(
+        sql,
+        args![
+            merchant.as_str(),
+            of.id.to_string(),
+            of.decision.as_str(),
+            of.replaced_by.map(|id| id.to_string()),
+            of.decided_by.as_str(),
+            of.reason,
+            of.decided_at.to_string()
+        ],
+    )?;
     Ok(())
 }
 
@@ -64,19 +65,16 @@ pub(super) struct Known {
 }
 
 /// The operation as far as a decision needs it.
-pub(super) fn known(conn: &Connection, merchant: &MerchantId, id: OperationId) -> Result<Option<Known>, StoreError> {
+pub(super) fn known(db: &dyn Sql, merchant: &MerchantId, id: OperationId) -> Result<Option<Known>, StoreError> {
     let sql = "SELECT device_id, status, is_reused, code FROM operation WHERE merchant_id = ?1 AND id = ?2";
-    let mut statement = conn.prepare_cached(sql)?;
-    let found = statement.query_row([merchant.as_str(), &id.to_string()], |row| {
-        let (status, code) = (row.get::<_, String>(1)?, row.get::<_, Option<String>>(3)?);
+    db.row(sql, args![merchant.as_str(), id.to_string()], |row| {
         Ok(Known {
-            device: row.get(0)?,
-            is_accepted: status == "accepted",
-            is_reused: row.get(2)?,
-            code: code.as_deref().and_then(Code::parse),
+            device: row.string(0)?,
+            is_accepted: row.text(1)? == "accepted",
+            is_reused: row.flag(2)?,
+            code: row.optional_text(3)?.and_then(Code::parse),
         })
-    });
-    Ok(found.optional()?)
+    })
 }
 
 impl Known {
@@ -94,20 +92,20 @@ pub(super) fn overruled(
     id: OperationId,
 ) -> Result<Option<(Code, String)>, StoreError> {
     let merchant = &upload.key.merchant;
-    if let Some(decision) = about(work.conn, merchant, id)? {
+    if let Some(decision) = about(work.sql, merchant, id)? {
         return Ok(Some((Code::AlreadyDecided, told(&decision))));
     }
     let Some(old) = received.replaces else { return Ok(None) };
     if old == id {
         return Ok(Some((Code::MalformedOperation, "an operation cannot take its own place".into())));
     }
-    match about(work.conn, merchant, old)? {
+    match about(work.sql, merchant, old)? {
         // The device told of its decision before the operation came.
         Some(decision) if decision.replaced_by == Some(id) => return Ok(None),
         Some(decision) => return Ok(Some((Code::AlreadyDecided, told(&decision)))),
         None => {}
     }
-    if let Some(known) = known(work.conn, merchant, old)? {
+    if let Some(known) = known(work.sql, merchant, old)? {
         if known.device != upload.device.as_str() {
             return Ok(Some((Code::MalformedOperation, format!("{old} is an operation of another device"))));
         }
@@ -142,14 +140,14 @@ pub(super) fn settle(
     let mut standing = Vec::new();
     let mut present = Vec::new();
     for local in &report.decided {
-        let known = known(work.conn, merchant, local.id)?;
+        let known = known(work.sql, merchant, local.id)?;
         if known.as_ref().is_some_and(|known| known.device != device.as_str()) {
             continue;
         }
         if local.device_seq > 0 && i64::try_from(local.device_seq).is_ok() {
             present.push(super::journal::Entry { device_seq: local.device_seq, is_accepted: false });
         }
-        let decision = match about(work.conn, merchant, local.id)? {
+        let decision = match about(work.sql, merchant, local.id)? {
             Some(decision) => decision,
             None if known.is_some_and(|known| known.is_closed()) => continue,
             None => {
@@ -169,8 +167,8 @@ pub(super) fn settle(
     }
     super::journal::note(work, &super::journal::Journal { key, device, id: &report.journal_id }, present)?;
     for id in &report.open {
-        let is_own = known(work.conn, merchant, *id)?.is_none_or(|known| known.device == device.as_str());
-        if let Some(decision) = about(work.conn, merchant, *id)?.filter(|_| is_own) {
+        let is_own = known(work.sql, merchant, *id)?.is_none_or(|known| known.device == device.as_str());
+        if let Some(decision) = about(work.sql, merchant, *id)?.filter(|_| is_own) {
             standing.push(decision);
         }
     }

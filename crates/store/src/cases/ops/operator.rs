@@ -1,29 +1,26 @@
 //! What an operator decides about a rejected operation: send it again as it was or corrected, or give it up.
 
 use mstore_engine::stock::Happened;
-use mstore_protocol::{
-    BranchId, BranchKey, Code, DecidedBy, Decision, DeviceId, OperationDecision, OperationId, Timestamp, Verdict, VerdictStatus,
-};
-use rusqlite::{OptionalExtension as _, params};
+use mstore_protocol::{BranchId, BranchKey, Code, DecidedBy, Decision, OperationDecision, OperationId, Timestamp, Verdict, VerdictStatus};
 use serde_json::{Map, Value};
 
 use super::{
-    super::{error::damaged, job::Work, writes},
+    super::{Seen, Work, locks, writes},
     Judged, decisions, effects,
     received::Received,
     record,
 };
-use crate::{AcceptUpload, DeadLetterAct, Decide, Decided, StoreError};
+use crate::{AcceptUpload, DeadLetterAct, Decide, Decided, StoreError, sql::args};
 
 /// A decision whose verdict gets its seq when the commit is made.
-pub(in super::super) struct Made {
+pub(in crate::cases) struct Made {
     decision: OperationDecision,
     key: BranchKey,
     judged: Option<Judged>,
 }
 
 /// Fills in the seq.
-pub(in super::super) fn answer(made: Made, seen: &super::super::job::Seen) -> Decided {
+pub(in crate::cases) fn answer(made: Made, seen: &Seen) -> Decided {
     let Made { decision, key, judged } = made;
     let verdict = super::answer(judged.into_iter().collect(), &key, seen).pop();
     Decided { decision, key, verdict }
@@ -38,17 +35,33 @@ struct Letter {
     body: Option<String>,
 }
 
+impl Letter {
+    /// The other branch whose stock is moved when it is sent again.
+    fn destination(&self, act: &DeadLetterAct) -> Option<BranchKey> {
+        let body = match act {
+            DeadLetterAct::Edit(_, body) => body,
+            DeadLetterAct::Retry(_) => self.body.as_ref()?,
+            DeadLetterAct::Discard => return None,
+        };
+        let body: Value = serde_json::from_str(body).ok()?;
+        let branch = BranchId::parse(body["to_branch"].as_str()?).ok()?;
+        Some(BranchKey { merchant: self.upload.key.merchant.clone(), branch })
+    }
+}
+
 /// Carries a decision out. A retry that would be rejected again is refused, and nothing is decided.
-pub(in super::super) fn decide(work: &mut Work<'_>, wanted: &Decide) -> Result<Made, StoreError> {
-    let known = decisions::known(work.conn, &wanted.merchant, wanted.id)?;
+pub(in crate::cases) fn decide(work: &mut Work<'_>, wanted: &Decide) -> Result<Made, StoreError> {
+    let letter = read(work, wanted)?;
+    let destination = letter.destination(&wanted.act);
+    locks::branches(work, destination.iter().chain([&letter.upload.key]))?;
+    let known = decisions::known(work.sql, &wanted.merchant, wanted.id)?;
     let Some(known) = known else { return Err(StoreError::refused(Code::NotFound, format!("no operation {}", wanted.id))) };
-    if let Some(decision) = decisions::about(work.conn, &wanted.merchant, wanted.id)? {
+    if let Some(decision) = decisions::about(work.sql, &wanted.merchant, wanted.id)? {
         return Err(StoreError::refused(Code::AlreadyDecided, decisions::told(&decision)));
     }
     if known.is_accepted {
         return Err(StoreError::refused(Code::Conflict, format!("{} was accepted; there is nothing to decide", wanted.id)));
     }
-    let letter = read(work, wanted)?;
     let discarded = OperationDecision {
         id: wanted.id,
         decision: Decision::Discarded,
@@ -80,19 +93,14 @@ fn read(work: &Work<'_>, wanted: &Decide) -> Result<Letter, StoreError> {
     let sql =
         "SELECT branch_id, device_id, journal_id, clock_offset_ms, device_seq, occurred_at, recorded_at, CAST(body AS TEXT) FROM operation
         WHERE merchant_id = ?1 AND id = ?2";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let found = statement.query_row(params![wanted.merchant.as_str(), wanted.id.to_string()], |row| {
-        let text = |i: usize| row.get::<_, String>(i);
-        let names = (text(0)?, text(1)?, text(2)?);
-        Ok((names, row.get::<_, i64>(3)?, row.get::<_, u64>(4)?, row.get(5)?, text(6)?, row.get(7)?))
-    });
-    let gone = || StoreError::refused(Code::NotFound, format!("no operation {}", wanted.id));
-    let ((branch, device, journal_id), clock_offset_ms, device_seq, occurred_at, recorded_at, body) = found.optional()?.ok_or_else(gone)?;
-    let branch = BranchId::parse(&branch).map_err(|error| damaged("an operation", error))?;
-    let device = DeviceId::parse(&device).map_err(|error| damaged("an operation", error))?;
-    let key = BranchKey { merchant: wanted.merchant.clone(), branch };
-    let upload = AcceptUpload { key, device, journal_id, clock_offset_ms, operations: Vec::new() };
-    Ok(Letter { upload, device_seq, occurred_at, recorded_at, body })
+    let found = work.sql.row(sql, args![wanted.merchant.as_str(), wanted.id.to_string()], |row| {
+        let key = BranchKey { merchant: wanted.merchant.clone(), branch: row.branch(0)? };
+        let (journal_id, clock_offset_ms) = (row.string(2)?, row.integer(3)?);
+        let upload = AcceptUpload { key, device: row.device(1)?, journal_id, clock_offset_ms, operations: Vec::new() };
+        let (occurred_at, recorded_at) = (row.optional_string(5)?, row.string(6)?);
+        Ok(Letter { upload, device_seq: row.number(4)?, occurred_at, recorded_at, body: row.optional_string(7)? })
+    })?;
+    found.ok_or_else(|| StoreError::refused(Code::NotFound, format!("no operation {}", wanted.id)))
 }
 
 /// The operation in its place: a new id, the old number and time, the old body or a corrected one.
@@ -115,7 +123,7 @@ fn send_again(work: &mut Work<'_>, letter: &Letter, text: &str) -> Result<Judged
     let received = Received::read(text);
     let operation = received.parsed.as_ref().map_err(|error| StoreError::refused(error.code, error.detail.clone()))?;
     let id = operation.id;
-    if decisions::known(work.conn, &letter.upload.key.merchant, id)?.is_some() {
+    if decisions::known(work.sql, &letter.upload.key.merchant, id)?.is_some() {
         return Err(StoreError::refused(Code::IdReused, format!("{id} is the id of another operation")));
     }
     let merchant = writes::merchant(work, &letter.upload.key.merchant)?;

@@ -5,24 +5,24 @@ use std::fmt::Write as _;
 use mstore_protocol::{Money, Quantity};
 
 /// A JSON object under construction.
-pub(super) struct Text(String);
+pub(crate) struct Text(String);
 
 impl Text {
     /// `{`.
-    pub(super) fn object() -> Self {
+    pub(crate) fn object() -> Self {
         let mut out = String::with_capacity(320);
         out.push('{');
         Self(out)
     }
 
     /// `}`, and the text.
-    pub(super) fn end(mut self) -> Box<str> {
+    pub(crate) fn end(mut self) -> Box<str> {
         self.0.push('}');
         self.0.into_boxed_str()
     }
 
     /// The next key, which must sort after the one before.
-    pub(super) fn key(&mut self, key: &str) -> &mut Self {
+    pub(crate) fn key(&mut self, key: &str) -> &mut Self {
         if !self.0.ends_with(['{', '[']) {
             self.0.push(',');
         }
@@ -33,7 +33,7 @@ impl Text {
     }
 
     /// A string value.
-    pub(super) fn string(&mut self, value: &str) {
+    pub(crate) fn string(&mut self, value: &str) {
         if value.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
             self.0.push('"');
             self.0.push_str(value);
@@ -45,7 +45,7 @@ impl Text {
     }
 
     /// A string or null.
-    pub(super) fn string_or_null(&mut self, value: Option<&str>) {
+    pub(crate) fn string_or_null(&mut self, value: Option<&str>) {
         match value {
             Some(value) => self.string(value),
             None => self.0.push_str("null"),
@@ -53,27 +53,27 @@ impl Text {
     }
 
     /// Anything whose display form is its JSON form: integers and booleans.
-    pub(super) fn plain(&mut self, value: impl std::fmt::Display) {
+    pub(crate) fn plain(&mut self, value: impl std::fmt::Display) {
         write!(self.0, "{value}").expect("writing to a string does not fail");
     }
 
     /// A quantity, as a decimal string.
-    pub(super) fn quantity(&mut self, value: Quantity) {
+    pub(crate) fn quantity(&mut self, value: Quantity) {
         write!(self.0, "\"{value}\"").expect("writing to a string does not fail");
     }
 
     /// Minor units and the currency's code.
-    pub(super) fn amount(&mut self, amount: i64, currency: &str) {
+    pub(crate) fn amount(&mut self, amount: i64, currency: &str) {
         write!(self.0, "{{\"amount\":{amount},\"currency\":\"{currency}\"}}").expect("writing to a string does not fail");
     }
 
     /// Money.
-    pub(super) fn money(&mut self, value: Money) {
+    pub(crate) fn money(&mut self, value: Money) {
         self.amount(value.amount, value.currency.as_str());
     }
 
     /// An array of objects, each written by `each`.
-    pub(super) fn objects<T>(&mut self, items: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
+    pub(crate) fn objects<T>(&mut self, items: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
         self.0.push('[');
         for (i, item) in items.into_iter().enumerate() {
             self.0.push_str(if i > 0 { ",{" } else { "{" });
@@ -85,7 +85,7 @@ impl Text {
 }
 
 /// Bytes of a string as it is written, quotes and escapes included.
-pub(super) fn string_bytes(value: &str) -> usize {
+pub(crate) fn string_bytes(value: &str) -> usize {
     let escaped = value.bytes().map(|b| match b {
         b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
         0..=0x1f => 6,

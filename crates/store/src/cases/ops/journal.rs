@@ -4,10 +4,13 @@
 //! receipt would not be noticed.
 
 use mstore_protocol::{BranchKey, DeviceId, limits::OPERATIONS_PER_UPLOAD_MAX};
-use rusqlite::{OptionalExtension as _, params};
+use serde_json::Value;
 
-use super::super::{alarms, job::Work};
-use crate::StoreError;
+use super::super::{Work, alarms};
+use crate::{
+    StoreError,
+    sql::{Row, args},
+};
 
 /// A number of an accepted operation may be this far beyond the last and still follow it: weeks of a till's work.
 const ACCEPTED_REACH: u64 = 5_000;
@@ -84,41 +87,39 @@ fn place(work: &Work<'_>, journal: &Journal<'_>, run: Run, entry: Entry) -> Resu
     // The two have met: nothing between them is missing.
     remove(work, journal, above)?;
     if let Some(alarm) = above.alarm {
-        alarms::clear_one(work.conn, work.now, alarm)?;
+        alarms::clear_one(work.sql, work.now, alarm)?;
     }
     Ok(Some(Run { last: above.last, ..run }))
 }
 
-fn run_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Run> {
-    Ok(Run { first: row.get(0)?, last: row.get(1)?, alarm: row.get(2)? })
+fn run_of(row: &Row<'_>) -> Result<Run, StoreError> {
+    Ok(Run { first: row.number(0)?, last: row.number(1)?, alarm: row.optional_number(2)? })
 }
 
 /// The run that a number may belong to; before the first number of a journal: an empty one.
 fn below(work: &Work<'_>, journal: &Journal<'_>, number: u64) -> Result<Run, StoreError> {
     let sql = "SELECT first_seq, last_seq, alarm FROM journal_run WHERE device_id = ?1 AND journal_id = ?2 AND first_seq <= ?3
         ORDER BY first_seq DESC LIMIT 1";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let found = statement.query_row(params![journal.device.as_str(), journal.id, number], run_of).optional()?;
+    let found = work.sql.row(sql, args![journal.device.as_str(), journal.id, number], run_of)?;
     Ok(found.unwrap_or(Run { first: 1, last: 0, alarm: None }))
 }
 
 fn above(work: &Work<'_>, journal: &Journal<'_>, number: u64) -> Result<Option<Run>, StoreError> {
     let sql = "SELECT first_seq, last_seq, alarm FROM journal_run WHERE device_id = ?1 AND journal_id = ?2 AND first_seq > ?3
         ORDER BY first_seq LIMIT 1";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    Ok(statement.query_row(params![journal.device.as_str(), journal.id, number], run_of).optional()?)
+    work.sql.row(sql, args![journal.device.as_str(), journal.id, number], run_of)
 }
 
 fn write(work: &Work<'_>, journal: &Journal<'_>, run: Run) -> Result<(), StoreError> {
     let sql = "INSERT INTO journal_run (device_id, journal_id, first_seq, last_seq, alarm) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (device_id, journal_id, first_seq) DO UPDATE SET last_seq = excluded.last_seq";
-    work.conn.prepare_cached(sql)?.execute(params![journal.device.as_str(), journal.id, run.first, run.last, run.alarm])?;
+    work.sql.execute(sql, args![journal.device.as_str(), journal.id, run.first, run.last, run.alarm])?;
     Ok(())
 }
 
 fn remove(work: &Work<'_>, journal: &Journal<'_>, run: Run) -> Result<(), StoreError> {
     let sql = "DELETE FROM journal_run WHERE device_id = ?1 AND journal_id = ?2 AND first_seq = ?3";
-    work.conn.prepare_cached(sql)?.execute(params![journal.device.as_str(), journal.id, run.first])?;
+    work.sql.execute(sql, args![journal.device.as_str(), journal.id, run.first])?;
     Ok(())
 }
 
@@ -128,7 +129,7 @@ fn raise_jump(work: &Work<'_>, journal: &Journal<'_>, last: u64, number: u64) ->
         "number {number} of {device} (journal {}) is far beyond {last}, the last before it: {missing} have not arrived, or the number is wrong",
         journal.id
     );
-    alarms::raise(work.conn, work.now, "device_seq_jump", Some(journal.key), Some(device), &detail)
+    alarms::raise(work.sql, work.now, "device_seq_jump", Some(journal.key), Some(device), &detail)
 }
 
 fn name(first: u64, last: u64) -> String {
@@ -144,35 +145,33 @@ fn open_gap(work: &Work<'_>, journal: &Journal<'_>, first: u64, last: u64) -> Re
         (None, None) => String::new(),
     };
     let detail = format!("{missing} of {} (journal {}) have not arrived{between}; look at the device's queue", journal.device, journal.id);
-    let alarm = alarms::raise(work.conn, work.now, "device_seq_gap", Some(journal.key), Some(journal.device), &detail)?;
+    let alarm = alarms::raise(work.sql, work.now, "device_seq_gap", Some(journal.key), Some(journal.device), &detail)?;
     insert_gap(work, journal, first, last, alarm)
 }
 
 /// What was printed on the receipt with this number, if it is one.
 fn receipt_no(work: &Work<'_>, journal: &Journal<'_>, number: u64) -> Result<Option<String>, StoreError> {
-    let sql = "SELECT CAST(iif(json_valid(body), body ->> '$.receipt_no', NULL) AS TEXT) FROM operation
-        WHERE device_id = ?1 AND journal_id = ?2 AND device_seq = ?3 LIMIT 1";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let found: Option<Option<String>> =
-        statement.query_row(params![journal.device.as_str(), journal.id, number], |row| row.get(0)).optional()?;
-    Ok(found.flatten().map(|text| text.chars().take(40).collect()))
+    let sql = "SELECT body FROM operation WHERE device_id = ?1 AND journal_id = ?2 AND device_seq = ?3 LIMIT 1";
+    let body = work.sql.row(sql, args![journal.device.as_str(), journal.id, number], |row| row.optional_string(0))?;
+    let body: Value = body.flatten().and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
+    Ok(match &body["receipt_no"] {
+        Value::String(text) => Some(text.chars().take(40).collect()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    })
 }
 
 fn insert_gap(work: &Work<'_>, journal: &Journal<'_>, first: u64, last: u64, alarm: u64) -> Result<(), StoreError> {
     let sql = "INSERT INTO journal_gap (device_id, journal_id, first_seq, last_seq, alarm) VALUES (?1, ?2, ?3, ?4, ?5)";
-    work.conn.prepare_cached(sql)?.execute(params![journal.device.as_str(), journal.id, first, last, alarm])?;
+    work.sql.execute(sql, args![journal.device.as_str(), journal.id, first, last, alarm])?;
     Ok(())
 }
 
 /// A number arrived late: its gap shrinks, splits or closes; with the last number the alarm is cleared.
 fn fill(work: &Work<'_>, journal: &Journal<'_>, number: u64) -> Result<(), StoreError> {
     let sql = "DELETE FROM journal_gap WHERE device_id = ?1 AND journal_id = ?2 AND first_seq <= ?3 AND last_seq >= ?3 RETURNING first_seq, last_seq, alarm";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let gap = statement
-        .query_row(params![journal.device.as_str(), journal.id, number], |row| {
-            Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?, row.get::<_, u64>(2)?))
-        })
-        .optional()?;
+    let of = args![journal.device.as_str(), journal.id, number];
+    let gap = work.sql.row(sql, of, |row| Ok((row.number(0)?, row.number(1)?, row.number(2)?)))?;
     let Some((first, last, alarm)) = gap else { return Ok(()) };
     if first < number {
         insert_gap(work, journal, first, number - 1, alarm)?;
@@ -181,8 +180,8 @@ fn fill(work: &Work<'_>, journal: &Journal<'_>, number: u64) -> Result<(), Store
         insert_gap(work, journal, number + 1, last, alarm)?;
     }
     let sql = "SELECT 1 FROM journal_gap WHERE device_id = ?1 AND journal_id = ?2 AND alarm = ?3";
-    if !work.conn.prepare_cached(sql)?.exists(params![journal.device.as_str(), journal.id, alarm])? {
-        alarms::clear_one(work.conn, work.now, alarm)?;
+    if !work.sql.exists(sql, args![journal.device.as_str(), journal.id, alarm])? {
+        alarms::clear_one(work.sql, work.now, alarm)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! An operation as it came: what can be told of it even when it is refused.
 
-use mstore_protocol::{Code, Operation, OperationError, OperationId, Verdict, VerdictStatus};
+use mstore_protocol::{BranchKey, Code, Operation, OperationError, OperationId, OperationKind, Verdict, VerdictStatus};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
@@ -48,6 +48,18 @@ impl Received {
                     parsed: Err(error),
                 }
             }
+        }
+    }
+
+    /// The other branch whose stock it moves.
+    pub(super) fn destination(&self, from: &BranchKey) -> Option<BranchKey> {
+        match &self.parsed.as_ref().ok()?.kind {
+            OperationKind::Transfer(transfer) => Some(BranchKey { merchant: from.merchant.clone(), branch: transfer.to_branch.clone() }),
+            OperationKind::Sale(_)
+            | OperationKind::Return(_)
+            | OperationKind::Receive(_)
+            | OperationKind::Adjust(_)
+            | OperationKind::Count(_) => None,
         }
     }
 

@@ -1,16 +1,14 @@
 //! Goods under way between two branches: booked out there, booked in here when they arrive; what is in transit is neither's.
 
 use mstore_engine::stock::Happened;
-use mstore_protocol::{BranchId, BranchKey, Code, MerchantId, OperationId, Quantity, StockTarget, Transfer};
-use rusqlite::{OptionalExtension as _, params};
+use mstore_protocol::{BranchKey, Code, MerchantId, OperationId, StockTarget, Transfer};
 
 use super::{
-    error::damaged,
-    job::Work,
+    Work,
     ledger::{self, Movement},
-    writes,
+    locks, writes,
 };
-use crate::{StoreError, TransferArrival};
+use crate::{StoreError, TransferArrival, sql::args};
 
 /// Goods left a branch: in transit from now on.
 pub(super) fn send(work: &Work<'_>, from: &BranchKey, operation: &str, transfer: &Transfer) -> Result<(), StoreError> {
@@ -18,37 +16,28 @@ pub(super) fn send(work: &Work<'_>, from: &BranchKey, operation: &str, transfer:
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let (of, to) = (&transfer.act, transfer.to_branch.as_str());
     let (merchant, branch, quantity) = (from.merchant.as_str(), from.branch.as_str(), of.quantity.as_milli());
-    work.conn.prepare_cached(sql)?.execute(params![
-        merchant,
-        operation,
-        branch,
-        to,
-        of.collection.as_str(),
-        of.item_id,
-        quantity,
-        work.now.to_string()
-    ])?;
+    work.sql.execute(sql, args![merchant, operation, branch, to, of.collection.as_str(), of.item_id, quantity, work.now.to_string()])?;
     Ok(())
 }
 
 /// They are not in transit any more; the caller books them in.
 pub(super) fn arrived(work: &Work<'_>, merchant: &MerchantId, operation: &str) -> Result<(), StoreError> {
     let sql = "UPDATE transfer SET arrived_at = ?3 WHERE merchant_id = ?1 AND id = ?2";
-    work.conn.prepare_cached(sql)?.execute([merchant.as_str(), operation, &work.now.to_string()])?;
+    work.sql.execute(sql, args![merchant.as_str(), operation, &work.now.to_string()])?;
     Ok(())
 }
 
 /// Whether the receiving branch says when goods are there.
 pub(super) fn waits_for_receipt(work: &Work<'_>, merchant: &MerchantId) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM transfer_arrival WHERE merchant_id = ?1 AND arrival = 'on_receipt'";
-    Ok(work.conn.prepare_cached(sql)?.exists([merchant.as_str()])?)
+    work.sql.exists(sql, args![merchant.as_str()])
 }
 
 /// Sets when transfers of a merchant arrive; those in transit stay there until somebody receives them.
 pub(super) fn set_arrival(work: &Work<'_>, merchant: &MerchantId, arrival: TransferArrival) -> Result<(), StoreError> {
     writes::merchant(work, merchant)?;
     let sql = "INSERT INTO transfer_arrival (merchant_id, arrival) VALUES (?1, ?2) ON CONFLICT (merchant_id) DO UPDATE SET arrival = excluded.arrival";
-    work.conn.prepare_cached(sql)?.execute([merchant.as_str(), arrival.as_str()])?;
+    work.sql.execute(sql, args![merchant.as_str(), arrival.as_str()])?;
     Ok(())
 }
 
@@ -56,16 +45,14 @@ pub(super) fn set_arrival(work: &Work<'_>, merchant: &MerchantId, arrival: Trans
 pub(super) fn receive(work: &mut Work<'_>, at: &BranchKey, id: OperationId) -> Result<bool, StoreError> {
     let sql =
         "SELECT to_branch, collection, item_id, quantity_milli, arrived_at IS NOT NULL FROM transfer WHERE merchant_id = ?1 AND id = ?2";
-    let mut statement = work.conn.prepare_cached(sql)?;
+    locks::branches(work, [at])?;
     let id = id.to_string();
-    let found = statement.query_row([at.merchant.as_str(), &id], |row| {
-        let text = |i: usize| row.get::<_, String>(i);
-        Ok((text(0)?, text(1)?, text(2)?, Quantity::from_milli(row.get(3)?), row.get::<_, bool>(4)?))
-    });
-    let Some((to, collection, item, quantity, has_arrived)) = found.optional()? else {
+    let found = work.sql.row(sql, args![at.merchant.as_str(), id], |row| {
+        Ok((row.branch(0)?, row.string(1)?, row.string(2)?, row.milli(3)?, row.flag(4)?))
+    })?;
+    let Some((to, collection, item, quantity, has_arrived)) = found else {
         return Err(StoreError::refused(Code::NotFound, format!("no transfer {id}")));
     };
-    let to = BranchId::parse(&to).map_err(|error| damaged("a transfer", error))?;
     if to != at.branch {
         return Err(StoreError::refused(Code::Conflict, format!("the transfer {id} goes to {to}, not to {}", at.branch)));
     }

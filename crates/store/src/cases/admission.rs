@@ -3,10 +3,9 @@
 //! A foreign writer cannot be refused; its rows are quarantined where they break the rules of rows, and stand where they do not.
 
 use mstore_protocol::{Code, MerchantId, Money, Quantity, limits::ROW_BYTES_MAX};
-use rusqlite::{OptionalExtension as _, params};
 
-use super::{job::Work, source, text};
-use crate::{InventoryItem, Product, RecipeLine, StoreError};
+use super::{Work, recipe};
+use crate::{InventoryItem, Product, RecipeLine, StoreError, sql::args, text};
 
 /// What a row holds beside its texts: keys, numbers, times.
 const FRAMEWORK_BYTES_MAX: usize = 512;
@@ -34,7 +33,7 @@ pub(super) fn check_product_size(work: &Work<'_>, merchant: &MerchantId, product
     if own + RECIPE_BYTES_MAX <= ROW_BYTES_MAX {
         return Ok(());
     }
-    let recipe = source::recipe_lines(work.conn, merchant.as_str(), id)?;
+    let recipe = recipe::lines(work.sql, merchant.as_str(), id)?;
     check_size("product", id, own + recipe_bytes(recipe.iter().map(|(item, quantity)| (item.as_str(), *quantity))))
 }
 
@@ -46,13 +45,12 @@ pub(super) fn check_recipe_size(work: &Work<'_>, merchant: &MerchantId, id: &str
         return Err(StoreError::refused(Code::RowTooLarge, detail));
     }
     let sql = "SELECT id, sku, coalesce(barcode, ''), name, coalesce(category, ''), unit FROM product WHERE merchant_id = ?1 AND id = ?2";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let own = statement.query_row([merchant.as_str(), id], |row| {
+    let own = work.sql.row(sql, args![merchant.as_str(), id], |row| {
         // A text of a foreign writer may not be UTF-8; the question is only how long it is.
-        (0..6).try_fold(FRAMEWORK_BYTES_MAX, |sum, i| Ok(sum + text::string_bytes(&String::from_utf8_lossy(row.get_ref(i)?.as_bytes()?))))
-    });
+        (0..6).try_fold(FRAMEWORK_BYTES_MAX, |sum, i| Ok(sum + text::string_bytes(&String::from_utf8_lossy(row.bytes(i)?))))
+    })?;
     // Whether there is such a product is another question.
-    own.optional()?.map_or(Ok(()), |own| check_size("product", id, own + recipe))
+    own.map_or(Ok(()), |own| check_size("product", id, own + recipe))
 }
 
 fn check_size(what: &str, id: &str, bytes: usize) -> Result<(), StoreError> {
@@ -78,14 +76,13 @@ pub(super) fn is_new_sku(work: &Work<'_>, merchant: &MerchantId, product: &Produ
         return Ok(false);
     }
     let sql = "SELECT 1 FROM product WHERE merchant_id = ?1 AND id = ?2 AND sku = ?3";
-    Ok(!work.conn.prepare_cached(sql)?.exists([merchant.as_str(), &product.id, &product.sku])?)
+    Ok(!work.sql.exists(sql, args![merchant.as_str(), &product.id, &product.sku])?)
 }
 
 /// Refuses a sku that two products have: asked when all products of a write are written, so that two may exchange theirs.
 pub(super) fn check_sku(work: &Work<'_>, merchant: &MerchantId, product: &Product) -> Result<(), StoreError> {
     let sql = "SELECT id FROM product WHERE merchant_id = ?1 AND sku = ?2 AND id <> ?3 LIMIT 1";
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let other = statement.query_row(params![merchant.as_str(), product.sku, product.id], |row| row.get::<_, String>(0)).optional()?;
+    let other = work.sql.row(sql, args![merchant.as_str(), product.sku, product.id], |row| row.string(0))?;
     other.map_or(Ok(()), |other| {
         Err(StoreError::refused(Code::SkuTaken, format!("the sku {:?} of {:?} is that of {other:?}", product.sku, product.id)))
     })

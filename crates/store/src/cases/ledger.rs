@@ -2,10 +2,12 @@
 
 use mstore_engine::stock::{self, BelowZero, Effect, Happened, Judgement};
 use mstore_protocol::{BranchKey, Code, Quantity, StockTarget, Timestamp, limits::QUANTITY_MILLI_MAX};
-use rusqlite::{OptionalExtension as _, params};
 
-use super::{job::Work, mirror};
-use crate::{StockPolicy, StoreError};
+use super::Work;
+use crate::{
+    StockPolicy, StoreError,
+    sql::{Row, args},
+};
 
 /// A journal's numbers order its movements even when its clock was set back; further back than this nobody looks.
 const JOURNAL_LOOK_BACK_MS: i64 = 24 * 60 * 60 * 1000;
@@ -112,15 +114,13 @@ pub(super) fn check_item(work: &Work<'_>, key: &BranchKey, target: StockTarget, 
 /// Whether the branch has an item.
 pub(super) fn has_item(work: &Work<'_>, key: &BranchKey, target: StockTarget, item: &str) -> Result<bool, StoreError> {
     let (merchant, branch) = (key.merchant.as_str(), key.branch.as_str());
-    Ok(match target {
-        StockTarget::Product => {
-            work.conn.prepare_cached("SELECT 1 FROM product WHERE merchant_id = ?1 AND id = ?2")?.exists([merchant, item])?
-        }
+    match target {
+        StockTarget::Product => work.sql.exists("SELECT 1 FROM product WHERE merchant_id = ?1 AND id = ?2", args![merchant, item]),
         StockTarget::Inventory => {
             let sql = "SELECT 1 FROM inventory WHERE merchant_id = ?1 AND branch_id = ?2 AND id = ?3";
-            work.conn.prepare_cached(sql)?.exists([merchant, branch, item])?
+            work.sql.exists(sql, args![merchant, branch, item])
         }
-    })
+    }
 }
 
 /// Records a movement. `has_happened`: the goods are gone, so the policy may flag it but not refuse it.
@@ -166,18 +166,21 @@ fn is_out_of_range(stock: Quantity, effect: Quantity) -> bool {
 fn note_oversell(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, stock: Quantity) -> Result<(), StoreError> {
     let sql = "INSERT INTO oversell (merchant_id, branch_id, move_id, collection, item_id, type, operation_id, quantity_milli, stock_milli, recorded_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    work.conn.prepare_cached(sql)?.execute(params![
-        key.merchant.as_str(),
-        key.branch.as_str(),
-        movement.id,
-        movement.target.as_str(),
-        movement.item,
-        movement.act,
-        movement.operation,
-        movement.quantity.as_milli(),
-        stock.as_milli(),
-        work.now.to_string()
-    ])?;
+    work.sql.execute(
+        sql,
+        args![
+            key.merchant.as_str(),
+            key.branch.as_str(),
+            movement.id,
+            movement.target.as_str(),
+            movement.item,
+            movement.act,
+            movement.operation,
+            movement.quantity.as_milli(),
+            stock.as_milli(),
+            work.now.to_string()
+        ],
+    )?;
     Ok(())
 }
 
@@ -186,9 +189,8 @@ fn stock_now(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Resul
         StockTarget::Product => "SELECT stock_milli FROM branch_product WHERE merchant_id = ?1 AND branch_id = ?2 AND product_id = ?3",
         StockTarget::Inventory => "SELECT quantity_milli FROM inventory WHERE merchant_id = ?1 AND branch_id = ?2 AND id = ?3",
     };
-    let mut statement = work.conn.prepare_cached(sql)?;
-    let found = statement.query_row([key.merchant.as_str(), key.branch.as_str(), movement.item], |row| row.get(0)).optional()?;
-    Ok(Quantity::from_milli(found.unwrap_or(0)))
+    let found = work.sql.row(sql, args![key.merchant.as_str(), key.branch.as_str(), movement.item], |row| row.milli(0))?;
+    Ok(found.unwrap_or(Quantity::ZERO))
 }
 
 fn effect(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, stock: Quantity) -> Result<Effect, StoreError> {
@@ -203,19 +205,18 @@ fn effect(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, stock: Quan
     Ok(stock::count_effect(movement.quantity, &movement.happened, last_count.as_ref(), &deltas, stock))
 }
 
-fn happened(row: &rusqlite::Row<'_>, i: usize) -> rusqlite::Result<Happened> {
-    let entry = row.get::<_, Option<Box<str>>>(i + 1)?.zip(row.get::<_, Option<u64>>(i + 2)?);
-    Ok(Happened { at: mirror::time(row, i)?, entry })
+fn happened(row: &Row<'_>, i: usize) -> Result<Happened, StoreError> {
+    let entry = row.optional_text(i + 1)?.map(Box::from).zip(row.optional_number(i + 2)?);
+    Ok(Happened { at: row.time(i)?, entry })
 }
 
 fn last_count(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Result<Option<Happened>, StoreError> {
     let sql = "SELECT occurred_at, journal_id, device_seq FROM stock_move
         WHERE merchant_id = ?1 AND branch_id = ?2 AND collection = ?3 AND item_id = ?4 AND kind = ?5 ORDER BY occurred_at DESC LIMIT 1";
-    let mut statement = work.conn.prepare_cached(sql)?;
     let mut newest: Option<Happened> = None;
     for kind in ["count", "event"] {
-        let item = params![key.merchant.as_str(), key.branch.as_str(), movement.target.as_str(), movement.item, kind];
-        let found = statement.query_row(item, |row| happened(row, 0)).optional()?;
+        let item = args![key.merchant.as_str(), key.branch.as_str(), movement.target.as_str(), movement.item, kind];
+        let found = work.sql.row(sql, item, |row| happened(row, 0))?;
         if newest.as_ref().zip(found.as_ref()).is_none_or(|(newest, found)| newest.is_before(found)) {
             newest = found.or(newest);
         }
@@ -226,11 +227,9 @@ fn last_count(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Resu
 fn deltas_near_or_after(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Result<Vec<(Quantity, Happened)>, StoreError> {
     let sql = "SELECT quantity_milli, occurred_at, journal_id, device_seq FROM stock_move WHERE merchant_id = ?1 AND branch_id = ?2
         AND collection = ?3 AND item_id = ?4 AND kind IN ('delta', 'direct') AND occurred_at >= ?5";
-    let mut statement = work.conn.prepare_cached(sql)?;
     let since = movement.happened.at.plus_ms(-JOURNAL_LOOK_BACK_MS).to_string();
-    let item = params![key.merchant.as_str(), key.branch.as_str(), movement.target.as_str(), movement.item, since];
-    let deltas = statement.query_map(item, |row| Ok((Quantity::from_milli(row.get(0)?), happened(row, 1)?)))?;
-    Ok(deltas.collect::<Result<_, _>>()?)
+    let item = args![key.merchant.as_str(), key.branch.as_str(), movement.target.as_str(), movement.item, since];
+    work.sql.rows(sql, item, |row| Ok((row.milli(0)?, happened(row, 1)?)))
 }
 
 fn insert(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, effect: Quantity, flag: Option<Code>) -> Result<(), StoreError> {
@@ -238,23 +237,26 @@ fn insert(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, effect: Qua
         operation_id, journal_id, device_seq, reason, occurred_at, recorded_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     let (journal, device_seq) = movement.happened.entry.as_ref().map(|(journal, seq)| (&**journal, *seq)).unzip();
-    work.conn.prepare_cached(sql)?.execute(params![
-        key.merchant.as_str(),
-        key.branch.as_str(),
-        movement.id,
-        movement.target.as_str(),
-        movement.item,
-        movement.kind.as_str(),
-        movement.quantity.as_milli(),
-        effect.as_milli(),
-        flag.map(Code::as_str),
-        movement.act,
-        movement.operation,
-        journal,
-        device_seq,
-        movement.reason,
-        movement.happened.at.to_string(),
-        work.now.to_string()
-    ])?;
+    work.sql.execute(
+        sql,
+        args![
+            key.merchant.as_str(),
+            key.branch.as_str(),
+            movement.id,
+            movement.target.as_str(),
+            movement.item,
+            movement.kind.as_str(),
+            movement.quantity.as_milli(),
+            effect.as_milli(),
+            flag.map(Code::as_str),
+            movement.act,
+            movement.operation,
+            journal,
+            device_seq,
+            movement.reason,
+            movement.happened.at.to_string(),
+            work.now.to_string()
+        ],
+    )?;
     Ok(())
 }
