@@ -6,6 +6,7 @@ mod books;
 #[doc(hidden)]
 pub mod failpoint;
 mod model;
+pub mod postgres;
 pub mod sqlite;
 mod store;
 
