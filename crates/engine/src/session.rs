@@ -114,6 +114,8 @@ pub struct Session {
     shown: Option<Expected>,
     /// What a head or the last line of an answer says must be.
     expected: Option<Expected>,
+    /// The same, once it was compared with what is shown.
+    truth: Option<Expected>,
     head: Option<(Head, Moment)>,
     /// A numbering seen on MQTT about which the server has been asked.
     asked_about: Option<(Epoch, u64)>,
@@ -144,6 +146,7 @@ impl Session {
             cursor: known.cursor,
             shown,
             expected: None,
+            truth: None,
             head: None,
             asked_about: None,
             in_doubt: false,

@@ -398,6 +398,34 @@ fn renumbered() -> (Till, Head) {
     (till, truth)
 }
 
+#[test]
+fn rows_altered_again_and_again_are_mended_range_by_range() {
+    let mut till = Till::live_at(at(4));
+    till.after(1, Input::Applied { cursor: at(4), digests: BTreeMap::new() });
+    for _ in 0..10 {
+        till.after(1, Input::Recounted(Some((at(4), vec![Collection::product()]))));
+        assert_eq!(till.effects, [Effect::FetchSubDigests(Collection::product())]);
+        // Meanwhile a head says that the stored digests are right, which proves nothing of the rows.
+        till.after(1, Input::HeadArrived(head(at(4))));
+        till.after(1, differing(at(4), vec![3], 1)).after(1, Input::RowsFetched(Ok(at(4))));
+        assert_eq!(till.effects, [Effect::ReplaceRanges { collection: Collection::product(), ranges: vec![3] }]);
+        till.after(1, Input::Applied { cursor: at(4), digests: BTreeMap::new() });
+    }
+}
+
+#[test]
+fn a_repair_that_never_helps_ends_in_a_snapshot() {
+    let mut till = Till::live_at(at(4));
+    for _ in 0..3 {
+        till.after(1, Input::Recounted(Some((at(4), vec![Collection::product()]))));
+        till.after(1, differing(at(4), vec![3], 1)).after(1, Input::RowsFetched(Ok(at(4))));
+        let other = BTreeMap::from([(Collection::product(), Digest::parse(&"1".repeat(32)).unwrap())]);
+        till.after(1, Input::Applied { cursor: at(4), digests: other });
+    }
+    till.after(1, Input::Recounted(Some((at(4), vec![Collection::product()]))));
+    assert_eq!(till.until_asked().after, None);
+}
+
 fn differing(at: Cursor, ranges: Vec<u8>, rows: usize) -> Input {
     Input::Compared(Ok(Comparison { at, ranges, rows }))
 }

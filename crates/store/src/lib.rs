@@ -12,4 +12,4 @@ mod store;
 
 pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};
 pub use model::*;
-pub use store::{Admin, Registry, RowSink, Store, SyncStore};
+pub use store::{Admin, Registry, RowSink, Sharing, Store, SyncStore};

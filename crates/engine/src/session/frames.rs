@@ -142,6 +142,15 @@ impl Session {
     pub(super) fn applied(&mut self, now: Moment, cursor: Cursor, digests: BTreeMap<Collection, Digest>) {
         self.shown = Some((cursor, digests));
         self.check_digests(now);
+        if self.is_proven() {
+            self.repair_succeeded();
+        }
+    }
+
+    /// What is shown has the digests that the server gave for this very commit.
+    fn is_proven(&self) -> bool {
+        let (Some((at, local)), Some((of, truth))) = (&self.shown, &self.truth) else { return false };
+        at == of && differing(local, truth).is_empty()
     }
 
     pub(super) fn check_digests(&mut self, now: Moment) {
@@ -150,7 +159,7 @@ impl Session {
             return;
         }
         let differing = differing(local, expected);
-        self.expected = None;
+        self.truth = self.expected.take();
         self.compared_at = Some(now);
         if differing.is_empty() {
             self.repair_succeeded();

@@ -50,7 +50,8 @@ use self::{
     writer::{Command, Writer},
 };
 use crate::{
-    AcceptUpload, ChangesAsk, ChangesError, ChangesSummary, OutboxEntry, RowSink, SourceWrite, StoreError, SweepReport, SyncStore, Written,
+    AcceptUpload, ChangesAsk, ChangesError, ChangesSummary, OutboxEntry, RowSink, Sharing, SourceWrite, StoreError, SweepReport, SyncStore,
+    Written,
 };
 
 /// Writes that may wait in the queue; further callers wait before they enter it.
@@ -86,7 +87,6 @@ impl SqliteStore {
     pub fn open(config: SqliteConfig) -> Result<Arc<Self>, OpenError> {
         let conn = connection::writer(&config)?;
         let read = |source| OpenError::Read { path: config.path.clone(), source };
-        upkeep::at_start(&conn, &config).map_err(read)?;
         let sequencer = Sequencer::load(&conn).map_err(read)?;
         let shared = Arc::new(Shared::new(Outbox::new(config.fresh_max, outbox::newest(&conn).map_err(read)?)));
         let (queue, commands) = sync_channel(2 * QUEUE_MAX);
@@ -131,6 +131,9 @@ impl SqliteStore {
         }
     }
 }
+
+/// A file has one server: its data directory is locked.
+impl Sharing for SqliteStore {}
 
 #[async_trait]
 impl SyncStore for SqliteStore {

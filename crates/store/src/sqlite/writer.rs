@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mstore_protocol::{BranchKey, Timestamp};
+use mstore_protocol::{BranchKey, Code, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -21,6 +21,7 @@ use super::{
     mirror,
     sequencer::{Round, Sequencer, Within},
     shared::Shared,
+    upkeep,
 };
 use crate::{OutboxMessage, StoreError, failpoint};
 
@@ -28,6 +29,8 @@ use crate::{OutboxMessage, StoreError, failpoint};
 const JOBS_PER_TRANSACTION: usize = 256;
 /// Acknowledged outbox entries are deleted with the next write, or after this much quiet.
 const FORGET_AFTER: Duration = Duration::from_millis(250);
+/// A store that was opened on a full disk looks for room this often.
+const ROOM_AFTER: Duration = Duration::from_secs(1);
 
 /// What is asked of the writer.
 pub(super) enum Command {
@@ -57,6 +60,8 @@ pub(super) struct Writer {
     waiting: Vec<Waiting>,
     /// The last transaction left marks for the next.
     is_behind: bool,
+    /// Nothing could be written since the start, for want of room: what comes before the first commit is still to be done.
+    is_starting: bool,
     data_version: i64,
     /// The same as of the last transaction.
     seen_version: i64,
@@ -83,6 +88,7 @@ impl Writer {
             next: None,
             waiting: Vec::new(),
             is_behind: false,
+            is_starting: true,
             data_version: 0,
             seen_version: 0,
             last_traffic: now,
@@ -90,7 +96,13 @@ impl Writer {
         };
         writer.data_version = writer.read_data_version()?;
         writer.seen_version = writer.data_version;
-        writer.round(Vec::new())?;
+        match writer.round(Vec::new()) {
+            // What is there can be read, and what cannot be written is refused until there is room.
+            Err(StoreError::Busy { code: Code::DiskFull, detail }) => {
+                tracing::error!(error = %detail, path = %writer.config.path.display(), "no room on the disk: devices are served, nothing is accepted");
+            }
+            outcome => outcome?,
+        }
         for key in writer.sequencer.branches() {
             if let Some(head) = writer.sequencer.public_head(key) {
                 writer.shared.set_head(key, head);
@@ -160,7 +172,8 @@ impl Writer {
         };
         let forget = self.shared.outbox.acknowledged_count() > 0 && self.last_round.elapsed() > FORGET_AFTER;
         let due = self.sequencer.is_retry_due((self.config.clock)());
-        if changed || forget || due || self.is_behind {
+        let start = self.is_starting && self.last_round.elapsed() > ROOM_AFTER;
+        if changed || forget || due || start || self.is_behind {
             self.guarded(Vec::new());
         }
         changed
@@ -261,6 +274,10 @@ impl Writer {
         round: &mut Round,
         results: &mut Vec<Result<BTreeSet<BranchKey>, StoreError>>,
     ) -> Result<(), StoreError> {
+        if self.is_starting {
+            upkeep::at_start(&self.conn, &self.config)?;
+            self.is_starting = false;
+        }
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         failpoint::point("begin");
         self.notice_foreign_writers()?;
