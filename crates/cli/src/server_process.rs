@@ -23,7 +23,8 @@ pub(crate) struct Ready {
     pub(crate) http: String,
     pub(crate) mqtt: String,
     pub(crate) ws: String,
-    pub(crate) database: PathBuf,
+    /// The database's file, or its URL without the password.
+    pub(crate) database: String,
     pub(crate) admin_token_file: PathBuf,
 }
 

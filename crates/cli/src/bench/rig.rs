@@ -52,7 +52,7 @@ impl Rig {
 
     /// Where the server's files are.
     pub(super) fn database(&self) -> &Path {
-        &self.server.ready.database
+        Path::new(&self.server.ready.database)
     }
 
     /// A claim code for a till.
