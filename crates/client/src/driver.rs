@@ -96,6 +96,7 @@ pub(crate) struct Driver {
     closing: Option<oneshot::Sender<()>>,
     dirty: bool,
     recount: bool,
+    wrote_ahead: bool,
 }
 
 /// Server clock against this device's, learnt from frames: the fastest one tells most.
@@ -166,6 +167,7 @@ impl Driver {
             closing: None,
             dirty: false,
             recount: false,
+            wrote_ahead: false,
         }
     }
 
@@ -248,6 +250,12 @@ impl Driver {
             self.flush().await;
             if self.inputs.is_empty() {
                 break;
+            }
+        }
+        if std::mem::take(&mut self.wrote_ahead) {
+            // Nothing to do unless the engine had no use for the answer.
+            if let Err(error) = self.with_db(false, LocalDb::end_ahead).await {
+                tracing::warn!(device = %self.enrolment.device_id, %error, "rows written ahead could not be undone");
             }
         }
         if std::mem::take(&mut self.recount) {
@@ -353,6 +361,7 @@ impl Driver {
         let input = match done.expect("calls do not panic") {
             Done::CaughtUp(outcome, staged) => {
                 self.last_unchanged = outcome == CatchUpOutcome::Unchanged;
+                self.wrote_ahead = self.staged_is_snapshot;
                 self.staged = Some(staged);
                 Input::CaughtUp(outcome)
             }
