@@ -56,7 +56,7 @@ impl LocalDb {
         self.conn.execute_batch(if wanted {
             "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 0"
         } else {
-            "PRAGMA cache_size = -2000; PRAGMA wal_autocheckpoint = 2000"
+            "PRAGMA cache_size = -2000; PRAGMA wal_autocheckpoint = 4000"
         })
     }
 
