@@ -1,13 +1,16 @@
 //! `serve`: the server with its configuration, its data directory and its listeners; prints every URL and what to try next.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
 use mstore_server::{BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError, system_clock};
-use mstore_store::sqlite::{SqliteConfig, SqliteStore};
+use mstore_store::sqlite::{OpenError, SqliteConfig, SqliteStore};
 use tokio::net::TcpListener;
 
 use crate::{args::ServeArgs, config::Config, failure::Failure, logging, server_process::Ready, settings::RawConfig};
+
+/// How often a server that cannot open its database for want of room looks for some.
+const ROOM_AFTER: Duration = Duration::from_secs(1);
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
@@ -50,7 +53,8 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
     })?;
     let http = bind("listen", config.listen).await?;
     let clock = system_clock();
-    let store = SqliteStore::open(SqliteConfig::new(data.database_path(), clock))
+    let store = open_store(&SqliteConfig::new(data.database_path(), clock))
+        .await
         .map_err(|error| Failure::unavailable(format!("the database {}: {error}", data.database_path().display())))?;
     let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), broker(config)?);
     server.public = config.public.clone();
@@ -62,6 +66,24 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
         (None, None) => "",
     };
     Ok(Started { running, data, note })
+}
+
+/// Opens the database. SQLite needs a little room beside it even for reading; where there is none, this waits: a server that ended would have to be started
+/// again by somebody.
+async fn open_store(config: &SqliteConfig) -> Result<Arc<SqliteStore>, OpenError> {
+    let mut is_told = false;
+    loop {
+        match SqliteStore::open(config.clone()) {
+            Err(error) if error.is_no_room() => {
+                if !is_told {
+                    tracing::error!(error = %error, "no room on the disk to open the database: waiting for some");
+                    is_told = true;
+                }
+                tokio::time::sleep(ROOM_AFTER).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn broker(config: &Config) -> Result<BrokerConfig, Failure> {
