@@ -23,6 +23,7 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "mosquitto", command: "mosquitto", needed_for: "an external broker that is not ours, to publish to and to kill" },
     Package { name: "sqlite3", command: "sqlite3", needed_for: "a writer that is not ours, on the server's tables while it runs" },
+    Package { name: "iproute2", command: "ip", needed_for: "tills in networks of their own, whose links are set down" },
     Package { name: "curl", command: "curl", needed_for: "the HTTP calls that the guides show" },
 ];
 
@@ -75,9 +76,14 @@ fn print_missing(missing: &[&Package]) {
     }
 }
 
-fn is_on_path(command: &str) -> bool {
+/// The user's `PATH` and the system's directories.
+pub(crate) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
-    find_in(&format!("{path}:{SYSTEM_DIRECTORIES}"), command)
+    format!("{path}:{SYSTEM_DIRECTORIES}")
+}
+
+fn is_on_path(command: &str) -> bool {
+    find_in(&search_path(), command)
 }
 
 fn find_in(path: &str, command: &str) -> bool {
