@@ -1,12 +1,12 @@
 //! Where the data is: the embedded SQLite in the data directory, or a PostgreSQL of the customer's.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mstore_server::{DataDir, system_clock};
 use mstore_store::{
     Store,
     postgres::{Disagreement, PgConfig, PgOpenError, PgStore},
-    sqlite::{SqliteConfig, SqliteStore},
+    sqlite::{OpenError, SqliteConfig, SqliteStore},
 };
 
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
     failure::Failure,
     settings::without_password,
 };
+
+/// How often a server that cannot open its database for want of room looks for some.
+const ROOM_AFTER: Duration = Duration::from_secs(1);
 
 /// A store, and how it is named to people.
 pub(crate) struct Opened {
@@ -27,7 +30,7 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
     let Some(own) = &config.database else {
         let path = data.database_path();
         let failed = |error| Failure::unavailable(format!("the database {}: {error}", path.display()));
-        let store = SqliteStore::open(SqliteConfig::new(&path, system_clock())).map_err(failed)?;
+        let store = open_sqlite(&SqliteConfig::new(&path, system_clock())).await.map_err(failed)?;
         return Ok(Opened { store, name: path.display().to_string() });
     };
     let broker = config.broker.as_ref().map(ExternalBroker::url).unwrap_or_default();
@@ -39,6 +42,24 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
         return Err(disagreement_failure(&disagreement, data));
     }
     Ok(Opened { store, name: without_password(&own.url) })
+}
+
+/// Opens the database. SQLite needs a little room beside it even for reading; where there is none, this waits: a server that ended would have to be started
+/// again by somebody.
+async fn open_sqlite(config: &SqliteConfig) -> Result<Arc<SqliteStore>, OpenError> {
+    let mut is_told = false;
+    loop {
+        match SqliteStore::open(config.clone()) {
+            Err(error) if error.is_no_room() => {
+                if !is_told {
+                    tracing::error!(error = %error, "no room on the disk to open the database: waiting for some");
+                    is_told = true;
+                }
+                tokio::time::sleep(ROOM_AFTER).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn open_failure(error: &PgOpenError) -> Failure {
