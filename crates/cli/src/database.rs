@@ -30,11 +30,26 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
     let Some(own) = &config.database else {
         let path = data.database_path();
         let failed = |error| Failure::unavailable(format!("the database {}: {error}", path.display()));
-        let store = open_sqlite(&SqliteConfig::new(&path, system_clock())).await.map_err(failed)?;
+        let settings = SqliteConfig {
+            transaction_window_days: config.retention.transaction_window_days,
+            tombstone_keep_days: config.retention.deletion_keep_days,
+            operation_keep_days: config.retention.operation_keep_days,
+            outbox_per_branch_max: config.retention.outbox_per_branch_max,
+            ..SqliteConfig::new(&path, system_clock())
+        };
+        let store = open_sqlite(&settings).await.map_err(failed)?;
         return Ok(Opened { store, name: path.display().to_string() });
     };
     let broker = config.broker.as_ref().map(ExternalBroker::url).unwrap_or_default();
-    let settings = PgConfig { server_url, broker, ..PgConfig::new(own.connect_url()?, system_clock()) };
+    let settings = PgConfig {
+        server_url,
+        broker,
+        transaction_window_days: config.retention.transaction_window_days,
+        tombstone_keep_days: config.retention.deletion_keep_days,
+        operation_keep_days: config.retention.operation_keep_days,
+        outbox_per_branch_max: config.retention.outbox_per_branch_max,
+        ..PgConfig::new(own.connect_url()?, system_clock())
+    };
     let store = PgStore::open(settings).await.map_err(|error| open_failure(&error))?;
     if let Err(disagreement) = store.agree(&data.master_key().fingerprint()).await {
         // What it says is of more use than a failure to close.

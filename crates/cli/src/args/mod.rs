@@ -63,6 +63,8 @@ pub(crate) struct ServeArgs {
     pub(crate) data_dir: Option<String>,
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
     /// First level of every topic [default: dev].
     #[arg(long)]
     pub(crate) env: Option<String>,
@@ -112,6 +114,23 @@ pub(crate) struct DatabaseArgs {
     /// File with the password of that user.
     #[arg(long, value_name = "FILE")]
     pub(crate) database_password_file: Option<String>,
+}
+
+/// What is kept, and for how long.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RetentionArgs {
+    /// Days that a transaction stays on the devices [default: 7].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) transaction_window_days: Option<String>,
+    /// Days that deletions are remembered: a device away for longer fetches everything [default: 30].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) deletion_keep_days: Option<String>,
+    /// Days that the bodies of operations are kept; their ids stay for ever [default: 60].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) operation_keep_days: Option<String>,
+    /// Frames of a branch that wait for the broker; beyond that devices pull [default: 10000].
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) outbox_per_branch_max: Option<String>,
 }
 
 /// How to reach an external broker, and what devices are told to reach. Passwords come from files: a command line is public.
