@@ -1,6 +1,6 @@
 //! What the tests need beside Rust: found by their commands, installed as Debian packages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +10,7 @@ use crate::cargo;
 /// One Debian package that some tests need.
 struct Package {
     name: &'static str,
-    /// A command of this package: whoever has it needs no package.
+    /// A command of this package, or the absolute path of one of its files: whoever has it needs no package.
     command: &'static str,
     needed_for: &'static str,
 }
@@ -24,11 +24,25 @@ const PACKAGES: &[Package] = &[
     Package { name: "mosquitto", command: "mosquitto", needed_for: "an external broker that is not ours, to publish to and to kill" },
     Package { name: "sqlite3", command: "sqlite3", needed_for: "a writer that is not ours, on the server's tables while it runs" },
     Package { name: "iproute2", command: "ip", needed_for: "tills in networks of their own, whose links are set down" },
+    Package { name: "postgresql", command: "initdb", needed_for: "a PostgreSQL of the tests' own, with replicas, to write to and to kill" },
+    Package {
+        name: "python3-psycopg2",
+        command: "/usr/lib/python3/dist-packages/psycopg2/__init__.py",
+        needed_for: "a writer in Python on PostgreSQL tables that are captured",
+    },
+    Package { name: "golang-go", command: "go", needed_for: "a writer in Go on PostgreSQL tables that are captured" },
+    Package {
+        name: "golang-github-lib-pq-dev",
+        command: "/usr/share/gocode/src/github.com/lib/pq/conn.go",
+        needed_for: "the driver of the writer in Go",
+    },
     Package { name: "curl", command: "curl", needed_for: "the HTTP calls that the guides show" },
 ];
 
 /// Where Debian keeps commands; servers are in directories that a user's PATH may leave out.
 const SYSTEM_DIRECTORIES: &str = "/usr/sbin:/sbin:/usr/local/sbin";
+/// Debian keeps each version of PostgreSQL in `VERSION/bin` below this, and only some of its commands where a PATH looks.
+const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 
 /// Installs the packages whose commands are missing; does nothing, quickly, if none is.
 pub(crate) fn install_missing() -> Result<()> {
@@ -83,7 +97,11 @@ pub(crate) fn search_path() -> String {
 }
 
 fn is_on_path(command: &str) -> bool {
-    find_in(&search_path(), command)
+    find_in(&search_path(), command) || postgres_directories().any(|directory| directory.join(command).is_file())
+}
+
+fn postgres_directories() -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(POSTGRES_VERSIONS).into_iter().flatten().flatten().map(|version| version.path().join("bin"))
 }
 
 fn find_in(path: &str, command: &str) -> bool {
@@ -137,6 +155,8 @@ mod tests {
         assert!(find_in(&format!("/nowhere:{}", root.display()), "Cargo.toml"));
         assert!(!find_in("/nowhere::", "Cargo.toml"));
         assert!(!find_in(&root.display().to_string(), "xtask"), "a directory is no command");
+        let absolute = root.join("Cargo.toml").display().to_string();
+        assert!(find_in("/nowhere", &absolute) && !find_in("/nowhere", &format!("{absolute}.lost")), "a file of a package");
     }
 
     #[test]

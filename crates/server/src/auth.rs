@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use mstore_broker::{DeviceAuth, Principal};
 use mstore_protocol::{Collection, DeviceId, Env, Scope};
 use mstore_store::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Store, StoreError};
-use tokio::time::Instant;
+use tokio::{sync::broadcast::error::RecvError, time::Instant};
 
 use crate::{Clock, MasterKey, tokens::same_secret};
 
@@ -137,6 +137,24 @@ impl Directory {
             cache.devices.insert(device.clone(), (record.clone(), Instant::now() + CACHE_LIFETIME));
         }
         Ok(Some(record))
+    }
+
+    /// Forgets what other servers change, as long as there may be others.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        let Some(mut changes) = self.store.devices_changed_elsewhere() else { return };
+        loop {
+            match changes.recv().await {
+                Ok(device) => self.forget(&device),
+                Err(RecvError::Lagged(_)) => self.forget_all(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn forget_all(&self) {
+        let mut cache = self.lock();
+        cache.version += 1;
+        cache.devices.clear();
     }
 
     fn forget(&self, device: &DeviceId) {

@@ -36,6 +36,11 @@ impl HeadSchedule {
         self.due.entry(key).or_insert(now);
     }
 
+    /// Somebody else sends a branch's head now.
+    pub(crate) fn forget(&mut self, key: &BranchKey) {
+        self.due.remove(key);
+    }
+
     /// Retained heads are gone: all are due.
     pub(crate) fn all_due(&mut self, now: Instant) {
         self.due.values_mut().for_each(|due| *due = now);

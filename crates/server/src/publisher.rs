@@ -66,6 +66,8 @@ pub(crate) struct Place {
     read_outbox: bool,
     /// Waits after a failure.
     retry: Option<(Instant, Duration)>,
+    /// Branches that came to this server, as often as that was looked at.
+    takeovers: u64,
     /// Devices per branch, and when they were counted.
     devices: HashMap<BranchKey, (u64, Instant)>,
 }
@@ -117,8 +119,10 @@ impl Publisher {
         'work: loop {
             let mut woken = std::pin::pin!(wake.notified());
             woken.as_mut().enable();
-            if Instant::now() >= look {
+            let takeovers = self.store.takeovers();
+            if Instant::now() >= look || takeovers != self.place.takeovers {
                 look = Instant::now() + LOOK_INTERVAL;
+                self.place.takeovers = takeovers;
                 self.look().await;
             }
             let start = *starts.borrow_and_update();
@@ -162,7 +166,10 @@ impl Publisher {
     async fn look(&mut self) {
         self.place.read_outbox = true;
         match self.store.heads().await {
-            Ok(heads) => heads.into_iter().for_each(|(key, _)| self.heads.known(key, Instant::now())),
+            Ok(heads) => {
+                let own = heads.into_iter().filter(|(key, _)| self.store.owns(key));
+                own.for_each(|(key, _)| self.heads.known(key, Instant::now()));
+            }
             Err(error) => tracing::warn!(%error, "cannot read the heads"),
         }
     }
@@ -270,7 +277,11 @@ impl Publisher {
 
     async fn due_heads(&mut self) -> Result<(), Paused> {
         for key in self.heads.due(Instant::now()) {
-            self.send_head(&key, None, None).await?;
+            if self.store.owns(&key) {
+                self.send_head(&key, None, None).await?;
+            } else {
+                self.heads.forget(&key);
+            }
         }
         Ok(())
     }

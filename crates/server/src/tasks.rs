@@ -64,6 +64,7 @@ pub(crate) fn start(app: &Arc<App>, stop: &CancellationToken) -> JoinSet<()> {
     };
     tasks.spawn(watched("publisher", app.clone(), publisher.run(stop.clone())));
     tasks.spawn(watched("acknowledgements", app.clone(), acknowledge(app.store.clone(), ids)));
+    tasks.spawn(watched("devices changed elsewhere", app.clone(), until(stop.clone(), app.directory.clone().follow())));
     tasks.spawn(watched("sweep", app.clone(), until(stop.clone(), sweep(app.clone()))));
     tasks.spawn(watched("upkeep", app.clone(), until(stop.clone(), upkeep(app.clone()))));
     tasks.spawn(watched("gauges", app.clone(), until(stop.clone(), gauges(app.clone()))));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, SUB_DIGESTS, Seq, Timestamp, Verdict};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 use crate::{DeadLetters, StockBooks, model::*};
 
@@ -102,7 +102,25 @@ pub trait Admin: Send + Sync {
     async fn close(&self) -> Result<(), StoreError>;
 }
 
-/// A whole store.
-pub trait Store: SyncStore + Registry + Admin + DeadLetters + StockBooks {}
+/// What a server must know of other servers on the same database. A store that has one server only answers as if it were that one.
+pub trait Sharing: Send + Sync {
+    /// Whether this server sequences and publishes the branch now.
+    fn owns(&self, _key: &BranchKey) -> bool {
+        true
+    }
 
-impl<T: SyncStore + Registry + Admin + DeadLetters + StockBooks> Store for T {}
+    /// How often branches came to this server; [`SyncStore::outbox_wake`] is woken when it grows.
+    fn takeovers(&self) -> u64 {
+        0
+    }
+
+    /// Devices that were changed through another server, so that nothing remembered about them outlives the change.
+    fn devices_changed_elsewhere(&self) -> Option<broadcast::Receiver<DeviceId>> {
+        None
+    }
+}
+
+/// A whole store.
+pub trait Store: SyncStore + Registry + Admin + DeadLetters + StockBooks + Sharing {}
+
+impl<T: SyncStore + Registry + Admin + DeadLetters + StockBooks + Sharing> Store for T {}

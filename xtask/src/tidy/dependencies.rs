@@ -64,6 +64,8 @@ const CLIENT: &str = "mstore-client";
 const SERVER: &str = "mstore-server";
 const SEES_BOTH_SIDES: &[&str] = &["mstore-sync", "mstore-sim"];
 const SIMULATOR: &str = "mstore-sim";
+/// Starts real servers for tests.
+const RIG: &str = "mstore-rig";
 
 /// The provider that must not be switched on by us. It is in the tree all the same: the embedded broker's network crate
 /// brings QUIC, which names it. As long as nobody enables it in rustls on our behalf, aws-lc-rs is the only one installed.
@@ -116,6 +118,20 @@ pub(super) fn depends_on_simulator(project: &Project) -> Vec<Finding> {
     let on_simulator = |package: &&Package| package.dependencies.iter().any(|dependency| dependency.name == SIMULATOR);
     let packages = project.packages.iter().filter(others).filter(on_simulator);
     packages.map(|package| finding(package, format!("depends on {SIMULATOR}: put the test there"))).collect()
+}
+
+/// Crates that need the tests' servers outside their tests, and crates of ours that the rig knows.
+pub(super) fn rig_outside_tests(project: &Project) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (package, dependency) in shipped(project) {
+        if dependency.name == RIG {
+            findings.push(finding(package, format!("depends on {RIG} outside its tests")));
+        }
+        if package.name == RIG && dependency.name.starts_with("mstore-") {
+            findings.push(finding(package, format!("depends on {}: it starts servers of others", dependency.name)));
+        }
+    }
+    findings
 }
 
 /// Manifests that name the second TLS provider or switch it on in another library, tests included.
@@ -223,6 +239,12 @@ mod tests {
     fn nothing_rests_on_the_simulator() {
         assert!(depends_on_simulator(&crates(&["mstore-sim: mstore-engine"])).is_empty());
         assert_eq!(depends_on_simulator(&crates(&["mstore-sync: mstore-sim", "xtask: dev:mstore-sim"])).len(), 2);
+    }
+
+    #[test]
+    fn the_rig_is_for_tests() {
+        assert!(rig_outside_tests(&crates(&["mstore-store: dev:mstore-rig", "mstore-rig: tempfile"])).is_empty());
+        assert_eq!(rig_outside_tests(&crates(&["mstore-sync: mstore-rig", "mstore-rig: mstore-protocol"])).len(), 2);
     }
 
     #[test]

@@ -47,6 +47,7 @@ const RULES: &[Rule] = &[
     Rule::hard("library-owner", dependencies::library_elsewhere, "one crate knows a library, so one crate changes when it does"),
     Rule::hard("two-sides", dependencies::sides_see_each_other, "client and server share the wire contract, nothing else"),
     Rule::hard("simulator-on-top", dependencies::depends_on_simulator, "the simulator attacks the whole, so nothing rests on it"),
+    Rule::hard("rig-for-tests", dependencies::rig_outside_tests, "what starts foreign servers and panics without them ships nothing"),
     Rule::hard("one-tls-provider", dependencies::second_tls_provider, "two providers in one process: rustls refuses to choose"),
     Rule::hard("no-io-no-clock", purity::impurities, "the same input gives the same run, on a till and in the simulator"),
     Rule::hard("machine-words", words::machine_words, "what names one machine is wrong on every other"),

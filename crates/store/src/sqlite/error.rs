@@ -5,6 +5,8 @@ use rusqlite::{ErrorCode, ffi};
 
 use crate::StoreError;
 
+pub(super) use crate::sql::damaged;
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let detail = error.to_string();
@@ -25,11 +27,6 @@ impl From<rusqlite::Error> for StoreError {
 fn is_no_room(error: &rusqlite::Error) -> bool {
     let is_index = |error: &ffi::Error| error.extended_code == ffi::SQLITE_IOERR_SHMSIZE;
     error.sqlite_error_code() == Some(ErrorCode::DiskFull) || error.sqlite_error().is_some_and(is_index)
-}
-
-/// A text in the database that its own rules do not allow.
-pub(super) fn damaged(what: &str, error: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("the database holds {what} that this version cannot read: {error}"))
 }
 
 /// Why a database could not be opened.
