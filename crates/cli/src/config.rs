@@ -5,12 +5,19 @@ use std::{net::SocketAddr, path::PathBuf};
 use mstore_protocol::{Env, Profile, ProfileError};
 use mstore_server::PublicUrls;
 
-use crate::{args::address, broker_config::ExternalBroker, failure::Failure, settings::RawConfig};
+use crate::{
+    args::address,
+    broker_config::ExternalBroker,
+    failure::Failure,
+    settings::{RawConfig, without_password},
+};
 
 /// What the server may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
+    /// `None`: the embedded SQLite.
+    pub(crate) database: Option<OwnDatabase>,
     pub(crate) env: Env,
     pub(crate) profile: Profile,
     pub(crate) listen: SocketAddr,
@@ -24,12 +31,40 @@ pub(crate) struct Config {
     pub(crate) log_json: bool,
 }
 
+/// A PostgreSQL of the customer's.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct OwnDatabase {
+    /// As it was given; it may hold a password.
+    pub(crate) url: String,
+    pub(crate) password_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for OwnDatabase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { url, password_file } = self;
+        f.debug_struct("OwnDatabase").field("url", &without_password(url)).field("password_file", password_file).finish()
+    }
+}
+
 impl RawConfig {
+    fn database(&self) -> Result<Option<OwnDatabase>, Failure> {
+        const PASSWORD: &str = "database_password_file";
+        let password_file = Some(self.get(PASSWORD)).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let url = self.get("database");
+        if url.is_empty() {
+            return match password_file {
+                None => Ok(None),
+                Some(_) => Err(self.wrong(PASSWORD, "there is no database that it is for; set database too")),
+            };
+        }
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(self.wrong("database", format!("{:?} is not postgres://USER@HOST/DATABASE", without_password(url))));
+        }
+        Ok(Some(OwnDatabase { url: url.to_owned(), password_file }))
+    }
+
     /// Checks every value.
     pub(crate) fn check(&self) -> Result<Config, Failure> {
-        if !self.get("database").is_empty() {
-            return Err(self.wrong("database", "this build keeps its data in the embedded SQLite only; leave it empty"));
-        }
         let broker = ExternalBroker::check(|key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?;
         let tls = match (self.get("tls_cert"), self.get("tls_key")) {
             ("", "") => None,
@@ -47,6 +82,7 @@ impl RawConfig {
         let addr = |key, value| address(key, value).map_err(|why| self.wrong(key, why));
         Ok(Config {
             data_dir: PathBuf::from(self.get("data_dir")),
+            database: self.database()?,
             env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
             profile: self.get("profile").parse().map_err(|why: ProfileError| self.wrong("profile", why))?,
             listen: addr("listen", self.get("listen"))?,
@@ -111,13 +147,23 @@ mod tests {
             "profile = \"prod\"",
             "log_format = \"xml\"",
             "tls_cert = \"a.pem\"",
-            "database = \"postgres://x\"",
+            "database = \"mysql://x\"",
+            "database_password_file = \"pw\"",
             "broker = \"amqp://x\"",
             "public_mqtt_url = \"broker.example\"",
         ] {
             let raw = RawConfig::merge(&with_file(text), |_| None).unwrap();
             assert!(raw.check().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_database_of_ones_own_keeps_its_password_to_itself() {
+        let args = with_file("database = \"postgres://shop:s3cret@db/shop\"");
+        let raw = RawConfig::merge(&args, |_| None).unwrap();
+        let database = raw.check().unwrap().database.unwrap();
+        assert_eq!(database.url, "postgres://shop:s3cret@db/shop");
+        assert!(!raw.render().contains("s3cret") && !format!("{:?}", raw.check().unwrap()).contains("s3cret"));
     }
 
     #[test]

@@ -27,7 +27,12 @@ fn variable(key: &str) -> String {
 /// Every setting there is. The environment variable is `MSTORE_` and the key in capitals.
 const SETTINGS: &[Setting] = &[
     Setting { key: "data_dir", default: "./mstore-data", doc: "where the database, the keys and the lock live" },
-    Setting { key: "database", default: "", doc: "database URL; empty: the embedded SQLite in data_dir" },
+    Setting {
+        key: "database",
+        default: "",
+        doc: "postgres://USER@HOST/DATABASE, without a password; empty: the embedded SQLite in data_dir",
+    },
+    Setting { key: "database_password_file", default: "", doc: "file with the password of that user" },
     Setting { key: "env", default: "dev", doc: "first level of every topic" },
     Setting { key: "profile", default: "production", doc: "production or development: whether tokens may cross a network in the clear" },
     Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
@@ -106,17 +111,18 @@ impl RawConfig {
         SETTINGS.iter().fold(String::new(), |mut out, setting| {
             let raw = &self.0[setting.key];
             // Rust's own way to quote is not TOML's: control characters look otherwise there.
-            let value = toml::Value::String(raw.value.clone());
+            let value = toml::Value::String(without_password(&raw.value));
             out.push_str(&format!("# {} (from {})\n{} = {value}\n", setting.doc, raw.from.replace(char::is_control, "?"), setting.key));
             out
         })
     }
 }
 
-fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 23] {
+fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 24] {
     [
         ("data_dir", &args.data_dir),
-        ("database", &args.database),
+        ("database", &args.database.database),
+        ("database_password_file", &args.database.database_password_file),
         ("env", &args.env),
         ("profile", &args.profile),
         ("listen", &args.listen),
@@ -155,6 +161,15 @@ fn setting_of(key: &str, value: &toml::Value) -> Result<(&'static str, String), 
     Ok((setting.key, text.to_owned()))
 }
 
+/// A URL as it may be shown: what stands between its user and its host is nobody's business.
+pub(crate) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Some((user, password)) = authority.rsplit_once('@').and_then(|(who, _)| who.split_once(':')) else { return url.to_owned() };
+    let after = &rest[user.len() + 1 + password.len()..];
+    format!("{scheme}://{user}:***{after}")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -166,6 +181,19 @@ mod tests {
             let env = |name: &str| (name == "MSTORE_LOG").then(|| odd.to_owned());
             let shown = RawConfig::merge(&ServeArgs::default(), env).unwrap().render();
             assert!(parse_file(&shown).unwrap().contains(&("log", odd.to_owned())), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        for (url, shown) in [
+            ("postgres://shop:s3cret@db/shop", "postgres://shop:***@db/shop"),
+            ("postgres://shop:p@ss:w@db:5432/shop?sslmode=require", "postgres://shop:***@db:5432/shop?sslmode=require"),
+            ("postgres://shop@db/shop", "postgres://shop@db/shop"),
+            ("mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1883"),
+            ("./data", "./data"),
+        ] {
+            assert_eq!(without_password(url), shown);
         }
     }
 

@@ -123,6 +123,9 @@ codes! {
     InsecureUrl = "insecure_url", 400, Never, "A token would cross the network in the clear", "use https:// and mqtts://, or choose the development profile on a network that you trust";
     BranchHeld = "branch_held", 503, Later, "The branch's newest changes are held back at the server", "confirm or undo the mass deletion that GET /v1/admin/alarms names; sales go on";
     DataDirInUse = "data_dir_in_use", 409, Never, "Another server uses this data directory", "stop it, or choose another --data-dir";
+    AttachMappingInvalid = "attach_mapping_invalid", 422, Never, "The mapping does not fit the tables of the database", "correct the file that attach wrote, or let it write a new one";
+    AttachNotAllowed = "attach_not_allowed", 403, Never, "The database role may not do what attaching takes", "run attach as the owner of the tables, or grant what is missing";
+    AttachTableBusy = "attach_table_busy", 503, Later, "A table could not be locked for the moment that a trigger takes", "end what holds it (pg_stat_activity), or try at a quieter time";
 }
 
 impl Code {

@@ -7,6 +7,7 @@ mod cases;
 #[doc(hidden)]
 pub mod failpoint;
 mod model;
+pub mod postgres;
 mod sql;
 pub mod sqlite;
 mod store;

@@ -59,9 +59,8 @@ pub(crate) struct ServeArgs {
     /// Where the database, the keys and the lock live [default: ./mstore-data].
     #[arg(long)]
     pub(crate) data_dir: Option<String>,
-    /// Database URL; this build knows the embedded SQLite in the data directory only: leave it out.
-    #[arg(long)]
-    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
     /// First level of every topic [default: dev].
     #[arg(long)]
     pub(crate) env: Option<String>,
@@ -100,6 +99,17 @@ pub(crate) struct ServeArgs {
     /// Print one JSON line with the bound addresses when ready (for programs that start a server).
     #[arg(long, hide = true)]
     pub(crate) ready_json: bool,
+}
+
+/// A database of one's own. Its password comes from a file or the environment: a command line is public.
+#[derive(Debug, Default, Args)]
+pub(crate) struct DatabaseArgs {
+    /// postgres://USER@HOST/DATABASE?sslmode=…&sslrootcert=…; left out: the embedded SQLite in the data directory.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    /// File with the password of that user.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) database_password_file: Option<String>,
 }
 
 /// How to reach an external broker, and what devices are told to reach. Passwords come from files: a command line is public.

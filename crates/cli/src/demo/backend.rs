@@ -27,6 +27,7 @@ impl Backend {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config {
             data_dir: data_dir.to_owned(),
+            database: None,
             env: mstore_protocol::Env::parse("demo").map_err(|error| Failure::usage(error.to_string()))?,
             profile: mstore_protocol::Profile::Production,
             listen: free,
