@@ -219,10 +219,15 @@ impl Owned {
 /// The arguments, all of which this database can keep.
 fn kept<'a>(args: &'a Args<'_>) -> Result<Vec<Arg<'a>>, StoreError> {
     let args: Vec<Arg<'_>> = args.iter().map(|arg| arg.to_arg()).collect();
-    match args.iter().find(|arg| matches!(arg, Arg::Text(text) if text.contains('\0'))) {
-        Some(text) => Err(StoreError::refused(Code::MalformedRow, format!("{text:.60?}: this database keeps no text with U+0000"))),
-        None => Ok(args),
+    for arg in &args {
+        if let Arg::Text(text) = arg
+            && text.contains('\0')
+        {
+            let beginning: String = text.chars().take(40).collect();
+            return Err(StoreError::refused(Code::MalformedRow, format!("{beginning:?}: this database keeps no text with U+0000")));
+        }
     }
+    Ok(args)
 }
 
 fn values<T: ToSql + Sync>(args: &[T]) -> Vec<&(dyn ToSql + Sync)> {

@@ -47,6 +47,8 @@ pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<J
     let merchant = writes::merchant(work, &upload.key.merchant)?;
     let received: Vec<Received> = upload.operations.iter().map(|text| Received::read(text)).collect();
     let destinations: Vec<BranchKey> = received.iter().filter_map(|received| received.destination(&upload.key)).collect();
+    // The numbers of a journal are the device's, whatever branch it uploads for.
+    locks::device(work, &upload.device)?;
     locks::branches(work, destinations.iter().chain([&upload.key]))?;
     writes::check_branch(work, &upload.key)?;
     work.touched.insert(upload.key.clone());
@@ -78,6 +80,7 @@ pub(super) fn settle(
     device: &DeviceId,
     report: &DeadLetterReport,
 ) -> Result<Vec<OperationDecision>, StoreError> {
+    locks::device(work, device)?;
     locks::branches(work, [key])?;
     writes::check_branch(work, key)?;
     decisions::settle(work, key, device, report)
