@@ -78,7 +78,7 @@ pub(crate) fn http_client(server_url: &str) -> Result<reqwest::Client, OpenError
 }
 
 /// A connection nobody used for this long is closed.
-const IDLE_CONNECTION: Duration = Duration::from_secs(1);
+const IDLE_CONNECTION: Duration = Duration::from_millis(250);
 
 /// Redeems a claim code.
 pub(crate) async fn enrol(http: &reqwest::Client, server_url: &str, request: &EnrolRequest) -> Result<Enrolment, OpenError> {
