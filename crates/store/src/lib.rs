@@ -6,6 +6,7 @@ mod books;
 mod cases;
 #[doc(hidden)]
 pub mod failpoint;
+mod inbox;
 mod model;
 pub mod postgres;
 mod sql;
@@ -14,5 +15,6 @@ mod store;
 mod text;
 
 pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};
+pub use inbox::{Attempt, Due, Inbox, InboxBacklog, InboxOf};
 pub use model::*;
 pub use store::{Admin, Registry, RowSink, Sharing, Store, SyncStore};
