@@ -29,6 +29,12 @@ const PACKAGES: &[Package] = &[
         command: "/usr/lib/python3/dist-packages/psycopg2/__init__.py",
         needed_for: "a writer in Python on PostgreSQL tables that are captured",
     },
+    Package { name: "golang-go", command: "go", needed_for: "a writer in Go on PostgreSQL tables that are captured" },
+    Package {
+        name: "golang-github-lib-pq-dev",
+        command: "/usr/share/gocode/src/github.com/lib/pq/conn.go",
+        needed_for: "the driver of the writer in Go",
+    },
     Package { name: "curl", command: "curl", needed_for: "the HTTP calls that the guides show" },
 ];
 

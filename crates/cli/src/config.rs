@@ -37,29 +37,30 @@ pub(crate) struct OwnDatabase {
     /// As it was given; it may hold a password.
     pub(crate) url: String,
     pub(crate) password_file: Option<PathBuf>,
-    /// PEM.
-    pub(crate) ca: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for OwnDatabase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { url, password_file, ca } = self;
-        f.debug_struct("OwnDatabase").field("url", &without_password(url)).field("password_file", password_file).field("ca", ca).finish()
+        let Self { url, password_file } = self;
+        f.debug_struct("OwnDatabase").field("url", &without_password(url)).field("password_file", password_file).finish()
     }
 }
 
 impl RawConfig {
     fn database(&self) -> Result<Option<OwnDatabase>, Failure> {
-        let file = |key| Some(self.get(key)).filter(|path| !path.is_empty()).map(PathBuf::from);
+        const PASSWORD: &str = "database_password_file";
+        let password_file = Some(self.get(PASSWORD)).filter(|path| !path.is_empty()).map(PathBuf::from);
         let url = self.get("database");
         if url.is_empty() {
-            let alone = ["database_password_file", "database_ca"].into_iter().find(|key| file(key).is_some());
-            return alone.map_or(Ok(None), |key| Err(self.wrong(key, "there is no database that it is for; set database too")));
+            return match password_file {
+                None => Ok(None),
+                Some(_) => Err(self.wrong(PASSWORD, "there is no database that it is for; set database too")),
+            };
         }
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(self.wrong("database", format!("{:?} is not postgres://USER@HOST/DATABASE", without_password(url))));
         }
-        Ok(Some(OwnDatabase { url: url.to_owned(), password_file: file("database_password_file"), ca: file("database_ca") }))
+        Ok(Some(OwnDatabase { url: url.to_owned(), password_file }))
     }
 
     /// Checks every value.
@@ -147,7 +148,7 @@ mod tests {
             "log_format = \"xml\"",
             "tls_cert = \"a.pem\"",
             "database = \"mysql://x\"",
-            "database_ca = \"ca.pem\"",
+            "database_password_file = \"pw\"",
             "broker = \"amqp://x\"",
             "public_mqtt_url = \"broker.example\"",
         ] {
@@ -158,10 +159,10 @@ mod tests {
 
     #[test]
     fn a_database_of_ones_own_keeps_its_password_to_itself() {
-        let args = with_file("database = \"postgres://shop:s3cret@db/shop\"\ndatabase_ca = \"ca.pem\"");
+        let args = with_file("database = \"postgres://shop:s3cret@db/shop\"");
         let raw = RawConfig::merge(&args, |_| None).unwrap();
         let database = raw.check().unwrap().database.unwrap();
-        assert_eq!((database.url.as_str(), database.ca), ("postgres://shop:s3cret@db/shop", Some("ca.pem".into())));
+        assert_eq!(database.url, "postgres://shop:s3cret@db/shop");
         assert!(!raw.render().contains("s3cret") && !format!("{:?}", raw.check().unwrap()).contains("s3cret"));
     }
 

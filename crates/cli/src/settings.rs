@@ -33,7 +33,6 @@ const SETTINGS: &[Setting] = &[
         doc: "postgres://USER@HOST/DATABASE, without a password; empty: the embedded SQLite in data_dir",
     },
     Setting { key: "database_password_file", default: "", doc: "file with the password of that user" },
-    Setting { key: "database_ca", default: "", doc: "authorities of the database server, PEM file; empty: the system's" },
     Setting { key: "env", default: "dev", doc: "first level of every topic" },
     Setting { key: "profile", default: "production", doc: "production or development: whether tokens may cross a network in the clear" },
     Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
@@ -119,12 +118,11 @@ impl RawConfig {
     }
 }
 
-fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 25] {
+fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 24] {
     [
         ("data_dir", &args.data_dir),
         ("database", &args.database.database),
         ("database_password_file", &args.database.database_password_file),
-        ("database_ca", &args.database.database_ca),
         ("env", &args.env),
         ("profile", &args.profile),
         ("listen", &args.listen),

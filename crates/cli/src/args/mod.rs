@@ -104,15 +104,12 @@ pub(crate) struct ServeArgs {
 /// A database of one's own. Its password comes from a file or the environment: a command line is public.
 #[derive(Debug, Default, Args)]
 pub(crate) struct DatabaseArgs {
-    /// postgres://USER@HOST/DATABASE; left out: the embedded SQLite in the data directory.
+    /// postgres://USER@HOST/DATABASE?sslmode=…&sslrootcert=…; left out: the embedded SQLite in the data directory.
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
     /// File with the password of that user.
     #[arg(long, value_name = "FILE")]
     pub(crate) database_password_file: Option<String>,
-    /// Authorities of the database server (PEM) [default: the system's].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) database_ca: Option<String>,
 }
 
 /// How to reach an external broker, and what devices are told to reach. Passwords come from files: a command line is public.

@@ -106,6 +106,7 @@ fn redeem(work: &mut Work<'_>, code_hash: [u8; 32], nonce: &str, now: Timestamp)
         previous_generation = NULL, revoked_at = NULL, report = NULL, reported_at = NULL WHERE device_id = ?1";
     work.sql.execute(sql, args![device.as_str(), branch.as_str(), &name])?;
     assign(work, &device, &branch)?;
+    work.changed.insert(device.clone());
     failpoint::point("claim_redeemed");
     existing(work.sql, &device)
 }
@@ -120,6 +121,9 @@ fn change_device(work: &mut Work<'_>, device: &DeviceId, change: &DeviceChange, 
     let record = existing(work.sql, device)?;
     let id = device.as_str();
     let is_revoked = record.status == DeviceStatus::Revoked;
+    if !matches!(change, DeviceChange::Report(_)) {
+        work.changed.insert(device.clone());
+    }
     match change {
         DeviceChange::Rotate | DeviceChange::Move(_) if is_revoked => {
             return Err(StoreError::refused(Code::DeviceRevoked, format!("device {device} was revoked; make a new claim for it")));

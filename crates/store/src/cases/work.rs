@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mstore_protocol::{BranchKey, OperationId, Seq, Timestamp};
+use mstore_protocol::{BranchKey, DeviceId, OperationId, Seq, Timestamp};
 
 use crate::sql::Sql;
 
@@ -37,12 +37,15 @@ pub(crate) struct Work<'a> {
     pub(crate) confirmed: BTreeSet<BranchKey>,
     /// Operations that the next commit of a branch names although nobody uploaded them here.
     pub(crate) named: BTreeMap<BranchKey, Vec<OperationId>>,
+    /// Devices of which others may remember what is no longer so.
+    pub(crate) changed: BTreeSet<DeviceId>,
 }
 
 impl<'a> Work<'a> {
     /// At the beginning.
     pub(crate) fn new(sql: &'a dyn Sql, now: Timestamp) -> Self {
-        Self { sql, now, touched: BTreeSet::new(), confirmed: BTreeSet::new(), named: BTreeMap::new() }
+        let (touched, confirmed, changed) = Default::default();
+        Self { sql, now, touched, confirmed, named: BTreeMap::new(), changed }
     }
 }
 

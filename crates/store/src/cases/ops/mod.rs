@@ -103,8 +103,14 @@ fn one(work: &mut Work<'_>, merchant: &Merchant, upload: &AcceptUpload, received
             work.sql.execute("RELEASE operation", &[])?;
             Ok(judged)
         }
-        Err(error) if work.sql.is_lost() || !matches!(error, StoreError::Failed(_)) => Err(error),
-        Err(error) => {
+        Err(error) if work.sql.is_lost() => Err(error),
+        Err(error @ (StoreError::Busy { .. } | StoreError::Closed)) => Err(error),
+        Err(StoreError::Refused { code, detail }) => {
+            work.sql.execute("ROLLBACK TO operation", &[])?;
+            work.sql.execute("RELEASE operation", &[])?;
+            Ok(Judged::now(received.rejected(code, detail)))
+        }
+        Err(error @ StoreError::Failed(_)) => {
             // Ours is the fault, but a queue must not stand still behind it: the device keeps it as a dead letter.
             work.sql.execute("ROLLBACK TO operation", &[])?;
             work.sql.execute("RELEASE operation", &[])?;
@@ -199,6 +205,8 @@ fn record(
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     let status = if verdict.status == VerdictStatus::Accepted { "accepted" } else { "rejected" };
     let occurred_at = received.parsed.as_ref().ok().map(|operation| operation.occurred_at.to_string());
+    // It may repeat what was sent; not every database keeps such a text.
+    let detail = verdict.detail.as_ref().map(|detail| detail.replace('\0', "\u{fffd}"));
     work.sql.execute(
         sql,
         args![
@@ -211,7 +219,7 @@ fn record(
             received.act,
             status,
             verdict.code.map(Code::as_str),
-            verdict.detail,
+            detail,
             received.replaces.map(|id| id.to_string()),
             awaits_event,
             occurred_at,

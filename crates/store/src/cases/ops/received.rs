@@ -116,7 +116,7 @@ impl<'de> Visitor<'de> for LooseVisitor {
         }
         let text = |value: Option<Box<RawValue>>| {
             let text: Option<String> = value.and_then(|value| serde_json::from_str(value.get()).ok());
-            text.unwrap_or_default().chars().take(SHORT_CHARS_MAX).collect()
+            text.unwrap_or_default().chars().filter(|c| *c != '\0').take(SHORT_CHARS_MAX).collect()
         };
         let device_seq = device_seq.and_then(|value| serde_json::from_str(value.get()).ok());
         Ok(Loose { id: text(id), device_seq, act: text(act), replaces: text(replaces) })

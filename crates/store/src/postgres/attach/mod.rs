@@ -12,16 +12,22 @@ mod key;
 mod look;
 pub mod mapping;
 mod name;
+mod propose;
 mod registry;
 mod resolve;
 mod rows;
 mod source;
+mod sweep;
 pub mod table;
+#[cfg(test)]
+mod tests;
 mod triggers;
+mod watch;
 
 pub use error::AttachError;
 pub use install::Plan;
 pub use name::{ColumnName, TableName};
+pub use propose::{Given, Notes, Proposal, propose};
 use tokio_postgres::Client;
 
 use self::{mapping::Mapping, table::Table};

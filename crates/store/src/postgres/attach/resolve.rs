@@ -204,6 +204,14 @@ impl Owned {
         self.strays.clear();
     }
 
+    /// Every branch that has one of them, with its id; branches that do not exist are left out.
+    pub(super) async fn places(&self, client: &impl GenericClient) -> Result<Vec<(BranchKey, String)>, AttachError> {
+        let sql = "SELECT b.merchant_id, b.branch_id, w.id FROM unnest($1::text[], $2::text[], $3::text[]) AS w(m, b, id)
+            JOIN mstore.branch b ON b.merchant_id = w.m AND w.b IN ('*', b.branch_id)";
+        let rows = client.query(sql, &[&self.merchants, &self.branches, &self.ids]).await?;
+        Ok(rows.iter().filter_map(|row| Some((BranchKey::parse(row.get(0), row.get(1)).ok()?, row.get(2)))).collect())
+    }
+
     /// How many rows there are.
     pub(super) fn len(&self) -> usize {
         self.ids.len() + self.strays.len()

@@ -38,10 +38,10 @@ pub(super) struct Source {
     pub(super) is_direct: bool,
     /// Whether a join asks for the branch.
     pub(super) is_branch_joined: bool,
-    /// `FROM` what tells whose a row is.
-    pub(super) from: String,
+    /// Joins that tell whose a row is.
+    joins: String,
     /// Further joins that a whole row needs.
-    pub(super) branch_joins: String,
+    branch_joins: String,
     pub(super) related: Vec<Related>,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
         return Err(fail(format!("a join on {THE_BRANCH} is for rows that every branch has: branch = {{ every = true }}")));
     }
     let (branch_joins, joins): (Vec<_>, Vec<_>) = mapping.joins.iter().partition(|join| asks_branch(join));
-    let from = format!("{} AS {OWN}{}", scope.table.name.sql(), scope.joins_sql(&joins).map_err(fail)?);
+    let joins = scope.joins_sql(&joins).map_err(fail)?;
     let branch_joins = scope.joins_sql(&branch_joins).map_err(fail)?;
     let is_direct = merchant_is_own && branch_is_own && scope.table.kind.has_triggers();
     Ok(Source {
@@ -91,7 +91,7 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
         branch,
         is_direct,
         is_branch_joined,
-        from,
+        joins,
         branch_joins,
         related,
     })
@@ -114,9 +114,7 @@ impl<'a> Scope<'a> {
         let find = |name: &TableName| tables.get(name).ok_or_else(|| format!("there is no table {name}, or our role may not see it"));
         let table = find(&mapping.table)?;
         match table.kind {
-            Kind::Materialised => {
-                return Err(format!("{} is a materialised view: nothing fires when it is refreshed; map the tables behind it", table.name));
-            }
+            Kind::Materialised => return Err(format!("{} is a materialised view: nothing fires when it is refreshed; map the tables behind it", table.name)),
             Kind::Foreign => return Err(format!("{} is a foreign table: nothing fires here when it changes there", table.name)),
             Kind::View if mapping.watches.is_empty() => {
                 return Err(format!("{} is a view: name the tables behind it, each as a [[collection.watch]]", table.name));
@@ -146,11 +144,7 @@ impl<'a> Scope<'a> {
         }
         let is_table = self.table.kind.has_triggers();
         if is_table && !(self.table.is_unique(&names) && key.iter().all(|column| column.not_null)) {
-            return Err(format!(
-                "two rows of {} may have the same {}: a key takes columns of a unique index, NOT NULL",
-                self.table.name,
-                names.join(", ")
-            ));
+            return Err(format!("two rows of {} may have the same {}: a key takes columns of a unique index, NOT NULL", self.table.name, names.join(", ")));
         }
         Ok(key)
     }
@@ -216,8 +210,7 @@ impl<'a> Scope<'a> {
             related.push(self.related_by_join(join, key)?);
         }
         for (n, watch) in self.mapping.watches.iter().enumerate() {
-            let table =
-                self.tables.get(&watch.table).ok_or_else(|| format!("there is no table {}, or our role may not see it", watch.table))?;
+            let table = self.tables.get(&watch.table).ok_or_else(|| format!("there is no table {}, or our role may not see it", watch.table))?;
             if self.table.kind.has_triggers() {
                 return Err(format!("{} is a table and watches itself; a [[collection.watch]] is for views", self.table.name));
             }
@@ -293,8 +286,7 @@ impl Source {
     fn wanted_sql(&self) -> (String, String) {
         let arrays: Vec<String> = (0..self.key.len()).map(|i| format!("${}::text[]", i + 2)).collect();
         let names: Vec<String> = (0..self.key.len()).map(|i| format!("k{i}")).collect();
-        let equal: Vec<String> =
-            self.key.iter().zip(&names).map(|(column, name)| key::equals_sql(OWN, column, &format!("w.{name}"))).collect();
+        let equal: Vec<String> = self.key.iter().zip(&names).map(|(column, name)| key::equals_sql(OWN, column, &format!("w.{name}"))).collect();
         (format!("unnest($1::text[], {}) WITH ORDINALITY AS w(branch, {}, n)", arrays.join(", "), names.join(", ")), equal.join(" AND "))
     }
 
@@ -302,15 +294,18 @@ impl Source {
     pub(super) fn rows_sql(&self) -> String {
         let (wanted, equal) = self.wanted_sql();
         let values: String = self.values.iter().map(|value| format!(", {value}")).collect();
-        let (merchant, branch, from, further) = (&self.merchant, self.branch_sql(), &self.from, &self.branch_joins);
-        // The wanted keys come last in FROM, so that the joins of the collection stay as they are written.
-        format!("SELECT w.n, {merchant}, {branch}{values} FROM {wanted} JOIN ({from}{further}) ON {equal}")
+        let (merchant, branch, own) = (&self.merchant, self.branch_sql(), self.own_sql());
+        format!("SELECT w.n, {merchant}, {branch}{values} FROM {wanted} JOIN {own} ON {equal}{}{}", self.joins, self.branch_joins)
     }
 
     /// Whose rows are, by key: `n, merchant, branch`.
     pub(super) fn owners_sql(&self) -> String {
         let (wanted, equal) = self.wanted_sql();
-        format!("SELECT w.n, {}, {} FROM {wanted} JOIN ({}) ON {equal}", self.merchant, self.branch_sql(), self.from)
+        format!("SELECT w.n, {}, {} FROM {wanted} JOIN {} ON {equal}{}", self.merchant, self.branch_sql(), self.own_sql(), self.joins)
+    }
+
+    fn own_sql(&self) -> String {
+        format!("{} AS {OWN}", self.table.name.sql())
     }
 
     /// All rows by key after another: `id, merchant, branch`; `$1` the limit, `$2…` the parts of the key to go on after.
@@ -320,13 +315,8 @@ impl Source {
         let casts: Vec<String> =
             self.key.iter().enumerate().map(|(i, column)| key::cast_sql(column, &format!("${}::text", i + 2))).collect();
         let condition = if after { format!(" WHERE ({columns}) > ({})", casts.join(", ")) } else { String::new() };
-        format!(
-            "SELECT {}, {}, {} FROM {}{condition} ORDER BY {columns} LIMIT $1",
-            self.id_sql(),
-            self.merchant,
-            self.branch_sql(),
-            self.from
-        )
+        let (id, merchant, branch, own) = (self.id_sql(), &self.merchant, self.branch_sql(), self.own_sql());
+        format!("SELECT {id}, {merchant}, {branch} FROM {own}{}{condition} ORDER BY {columns} LIMIT $1", self.joins)
     }
 
     /// Ids of the rows that a related table's keys belong to: `id`; `$1…` the parts of those keys.
@@ -336,11 +326,12 @@ impl Source {
         let equal: Vec<String> =
             related.lefts.iter().zip(&names).map(|((at, column), name)| key::equals_sql(at, column, &format!("w.{name}"))).collect();
         format!(
-            "SELECT {}, w.n FROM unnest({}) WITH ORDINALITY AS w({}, n) JOIN ({}) ON {}",
+            "SELECT {}, w.n FROM {}{} JOIN unnest({}) WITH ORDINALITY AS w({}, n) ON {}",
             self.id_sql(),
+            self.own_sql(),
+            self.joins,
             arrays.join(", "),
             names.join(", "),
-            self.from,
             equal.join(" AND ")
         )
     }
