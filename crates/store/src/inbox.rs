@@ -11,8 +11,8 @@ pub trait Inbox: Send + Sync {
     /// Whether operations of merchants whose backend decides are put into the inbox from now on. What is there stays there until it is decided.
     async fn set_inbox(&self, is_on: bool) -> Result<(), StoreError>;
 
-    /// Operations to deliver now, in order: the first of each branch, and what was set aside; nobody else is given them before `until`.
-    async fn claim_deliveries(&self, until: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError>;
+    /// Operations due at a time, in order: the first of each branch, and what was set aside; nobody else is given them before `until`.
+    async fn claim_deliveries(&self, now: Timestamp, until: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError>;
 
     /// What became of an attempt; its effect is sequenced before it returns.
     async fn attempted(&self, due: &Due, attempt: Attempt) -> Result<(), StoreError>;

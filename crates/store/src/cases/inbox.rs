@@ -79,13 +79,13 @@ impl<S: Carrier> Inbox for S {
         self.carry(Size::Small, run, |(), _| ()).await
     }
 
-    async fn claim_deliveries(&self, until: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
+    async fn claim_deliveries(&self, now: Timestamp, until: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
         // Most of the time nothing is due: looking takes no transaction that writes.
-        let unclaimed = "SELECT 1 FROM operation_inbox WHERE verdict IS NULL AND delivered_at IS NULL LIMIT 1";
-        if !self.read(move |db| db.exists(unclaimed, &[])).await? {
-            return Ok(Vec::new());
+        let found = self.read(move |db| db.rows(DUE, args![now.to_string(), limit], due)).await?;
+        if found.is_empty() {
+            return Ok(found);
         }
-        self.carry(Size::Small, move |work| claim(work, until, limit), |due, _| due).await
+        self.carry(Size::Small, move |work| claim(work, &found, now, until), |due, _| due).await
     }
 
     async fn attempted(&self, due: &Due, attempt: Attempt) -> Result<(), StoreError> {
@@ -124,15 +124,13 @@ impl<S: Carrier> Inbox for S {
     }
 }
 
-fn claim(work: &Work<'_>, until: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
-    let now = work.now.to_string();
-    let found = work.sql.rows(DUE, args![now, limit], due)?;
+fn claim(work: &Work<'_>, found: &[Due], now: Timestamp, until: Timestamp) -> Result<Vec<Due>, StoreError> {
     let mut claimed = Vec::with_capacity(found.len());
     // Two servers may have found the same; the second one changes nothing.
     let sql = "UPDATE operation_inbox SET next_attempt_at = ?1 WHERE n = ?2 AND next_attempt_at <= ?3 AND verdict IS NULL AND delivered_at IS NULL";
     for due in found {
-        if work.sql.execute(sql, args![until.to_string(), due.n, now])? > 0 {
-            claimed.push(due);
+        if work.sql.execute(sql, args![until.to_string(), due.n, now.to_string()])? > 0 {
+            claimed.push(due.clone());
         }
     }
     Ok(claimed)
@@ -197,7 +195,7 @@ fn delivered(work: &Work<'_>, due: &Due, now: &str) -> Result<(), StoreError> {
 fn in_vain(work: &Work<'_>, due: &Due, why: &str, again_at: Timestamp, is_set_aside: bool) -> Result<(), StoreError> {
     let why = &why[..why.floor_char_boundary(DETAIL_BYTES_MAX)];
     let sql = "UPDATE operation_inbox SET attempts = attempts + 1, next_attempt_at = ?1, last_error = ?2,
-        is_set_aside = CASE WHEN ?3 = 1 THEN 1 ELSE is_set_aside END WHERE n = ?4 AND verdict IS NULL";
+        is_set_aside = CASE WHEN is_set_aside = 1 THEN 1 ELSE CAST(?3 AS BIGINT) END WHERE n = ?4 AND verdict IS NULL";
     work.sql.execute(sql, args![again_at.to_string(), why, is_set_aside, due.n]).map(|_| ())
 }
 

@@ -44,7 +44,7 @@ async fn own_after(f: &Fixture, seq: u64) -> Vec<OperationId> {
 }
 
 async fn claim(f: &Fixture) -> Vec<Due> {
-    f.store.claim_deliveries(f.clock.now().plus_ms(30_000), 10).await.unwrap()
+    f.store.claim_deliveries(f.clock.now(), f.clock.now().plus_ms(30_000), 10).await.unwrap()
 }
 
 fn ids(due: &[Due]) -> Vec<OperationId> {
