@@ -93,7 +93,7 @@ fn login(key: &'static str, account: Option<&(String, PathBuf)>) -> Result<Optio
 }
 
 /// A line break at the end is the editor's, not the password's.
-fn read_secret(file: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_secret(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut secret = std::fs::read(file)?;
     while secret.last().is_some_and(|byte| b"\r\n".contains(byte)) {
         secret.pop();

@@ -7,6 +7,7 @@ use mstore_server::PublicUrls;
 
 use crate::{
     args::address,
+    backend_config::BackendWay,
     broker_config::ExternalBroker,
     failure::Failure,
     settings::{RawConfig, without_password},
@@ -28,6 +29,8 @@ pub(crate) struct Config {
     /// `None`: the embedded broker.
     pub(crate) broker: Option<ExternalBroker>,
     pub(crate) public: PublicUrls,
+    /// To merchants' backends that decide.
+    pub(crate) backend: BackendWay,
     pub(crate) log: String,
     pub(crate) log_json: bool,
 }
@@ -116,13 +119,14 @@ impl RawConfig {
             "json" => true,
             other => return Err(self.wrong("log_format", format!("{other:?} is neither text nor json"))),
         };
+        let profile: Profile = self.get("profile").parse().map_err(|why: ProfileError| self.wrong("profile", why))?;
         let addr = |key, value| address(key, value).map_err(|why| self.wrong(key, why));
         Ok(Config {
             data_dir: PathBuf::from(self.get("data_dir")),
             database: self.database()?,
             retention: self.retention()?,
             env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
-            profile: self.get("profile").parse().map_err(|why: ProfileError| self.wrong("profile", why))?,
+            profile,
             listen: addr("listen", self.get("listen"))?,
             mqtt_listen: addr("mqtt_listen", mqtt)?,
             ws_listen: addr("ws_listen", self.get("ws_listen"))?,
@@ -133,6 +137,7 @@ impl RawConfig {
                 mqtt: self.url("public_mqtt_url", &["mqtt", "mqtts"])?,
                 ws: self.url("public_ws_url", &["ws", "wss"])?,
             },
+            backend: BackendWay::check(profile, |key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?,
             log: self.get("log").to_owned(),
             log_json,
         })

@@ -5,6 +5,7 @@
 mod api;
 mod args;
 mod audit;
+mod backend_config;
 mod bench;
 mod broker_config;
 mod config;

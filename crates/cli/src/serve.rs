@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
 use mstore_server::{BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError};
+use mstore_store::Inbox as _;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -62,6 +63,10 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
     let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), broker(config)?);
     server.public = config.public.clone();
     server.profile = config.profile;
+    server.webhook = config.backend.load().map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
+    if let Some(is_on) = config.backend.inbox {
+        store.set_inbox(is_on).await.map_err(|error| Failure::unavailable(error.to_string()))?;
+    }
     let running = Server::start(server, store, http).await.map_err(|error| start_failure(&error))?;
     let note = match (&config.broker, &config.tls) {
         (Some(_), _) => "   (external broker)",

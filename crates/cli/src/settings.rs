@@ -66,6 +66,13 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "public_url", default: "", doc: "what devices call over HTTP; empty: the address that is listened on" },
     Setting { key: "public_mqtt_url", default: "", doc: "what devices connect to over MQTT; empty: the broker's address" },
     Setting { key: "public_ws_url", default: "", doc: "the same over WebSocket" },
+    Setting { key: "webhook_url", default: "", doc: "where operations of merchants whose backend decides are posted" },
+    Setting { key: "webhook_secret_file", default: "", doc: "file with the secret that deliveries are signed with, at least 16 bytes" },
+    Setting {
+        key: "operation_inbox",
+        default: "",
+        doc: "on or off: such operations are put into operation_inbox; empty: on with a webhook, else as the database has it",
+    },
     Setting { key: "tls_cert", default: "", doc: "certificate chain of the MQTT listener, PEM file" },
     Setting { key: "tls_key", default: "", doc: "private key of the MQTT listener, PEM file" },
     Setting { key: "log", default: "info", doc: "log filter" },
@@ -130,8 +137,8 @@ impl RawConfig {
     }
 }
 
-fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 28] {
-    [
+fn flags(args: &ServeArgs) -> Vec<(&'static str, &Option<String>)> {
+    vec![
         ("data_dir", &args.data_dir),
         ("database", &args.database.database),
         ("database_password_file", &args.database.database_password_file),
@@ -156,6 +163,9 @@ fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 28] {
         ("public_url", &args.external.public_url),
         ("public_mqtt_url", &args.external.public_mqtt_url),
         ("public_ws_url", &args.external.public_ws_url),
+        ("webhook_url", &args.backend.webhook_url),
+        ("webhook_secret_file", &args.backend.webhook_secret_file),
+        ("operation_inbox", &args.backend.operation_inbox),
         ("tls_cert", &args.tls_cert),
         ("tls_key", &args.tls_key),
         ("log", &args.log),

@@ -1,5 +1,6 @@
 //! The command line: names, defaults and help of every command. No behaviour.
 
+mod backend;
 mod bench;
 mod desk;
 mod run;
@@ -85,6 +86,8 @@ pub(crate) struct ServeArgs {
     pub(crate) broker: Option<String>,
     #[command(flatten)]
     pub(crate) external: ExternalArgs,
+    #[command(flatten)]
+    pub(crate) backend: backend::BackendArgs,
     /// Certificate chain (PEM) of the MQTT listener.
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_cert: Option<String>,

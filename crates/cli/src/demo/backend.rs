@@ -37,6 +37,7 @@ impl Backend {
             tls: None,
             broker: None,
             public: mstore_server::PublicUrls::default(),
+            backend: Default::default(),
             log: String::new(),
             log_json: false,
         };

@@ -107,7 +107,11 @@ fn apply_change(rows: &mut Rows<'_>, collection: &Collection, seq: u64, change: 
 /// One whose commit went by without naming it waits for a verdict again, once: the server may have lost it, and resending is safe.
 pub(super) fn leave_overlay<'a>(conn: &Connection, cursor: Cursor, ops: impl Iterator<Item = &'a OperationId>) -> rusqlite::Result<()> {
     let mut shown: Vec<i64> = Vec::new();
-    let mut name = conn.prepare_cached("UPDATE operation SET shown = 1, named = 1 WHERE id = ?1 AND named = 0 RETURNING device_seq")?;
+    // One that a merchant's backend was to decide about is asked after: it was accepted for good, or it is a dead letter now.
+    let mut name = conn.prepare_cached(
+        "UPDATE operation SET shown = 1, named = 1, state = CASE WHEN state = 'accepted' AND code = 'awaits_backend' THEN 'queued' ELSE state END
+         WHERE id = ?1 AND named = 0 RETURNING device_seq",
+    )?;
     for id in ops {
         shown.extend(name.query_row([id.to_string()], |row| row.get::<_, i64>(0)).optional()?);
     }
