@@ -114,7 +114,10 @@ async fn killed_between_an_answer_and_its_record_it_delivers_again_under_the_sam
     assert_eq!(keys, [sale["id"].as_str().unwrap(); 2]);
     assert_eq!(deliveries[0].1, deliveries[1].1, "the same bytes");
     let (_, answer) = shop.call(Method::POST, "/v1/m1/b1/operations", Some(&bearer), upload).await.unwrap();
-    assert_eq!((&answer["verdicts"][0]["code"], &answer["verdicts"][0]["detail"]), (&json!("refused_by_backend"), &json!("backend:closed")));
+    assert_eq!(
+        (&answer["verdicts"][0]["code"], &answer["verdicts"][0]["detail"]),
+        (&json!("refused_by_backend"), &json!("backend:closed"))
+    );
     assert_eq!(shop.all("/merchants/m1/dead-letters").await.len(), 1);
     assert!(shop.all("/merchants/m1/branches/b1/transactions").await.is_empty());
 }

@@ -130,7 +130,11 @@ impl Webhook {
 
     fn set_stuck(&self, key: &BranchKey, is_stuck: bool) {
         let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_stuck { stuck.insert(key.clone()) } else { stuck.remove(key) };
+        if is_stuck {
+            stuck.insert(key.clone())
+        } else {
+            stuck.remove(key)
+        };
     }
 
     fn is_stuck(&self, key: &BranchKey) -> bool {

@@ -97,7 +97,9 @@ mod tests {
         for status in [202, 204] {
             assert_eq!(read(status, None, b""), Said::Taken, "{status}");
         }
-        for (status, body) in [(200, &b""[..]), (200, b"<html>OK</html>"), (200, br#"{"verdict":"maybe"}"#), (409, b"{}"), (302, b""), (404, yes)] {
+        for (status, body) in
+            [(200, &b""[..]), (200, b"<html>OK</html>"), (200, br#"{"verdict":"maybe"}"#), (409, b"{}"), (302, b""), (404, yes)]
+        {
             assert!(matches!(read(status, None, body), Said::Refused(_)), "{status} {body:?}");
         }
         assert_eq!(read(503, Some("7"), yes), Said::Later("status 503".into(), Some(Duration::from_secs(7))));

@@ -184,7 +184,10 @@ async fn a_quick_verdict_is_the_verdict_of_the_upload() {
     let letters = shop.admin(Method::GET, "/merchants/m1/dead-letters", Value::Null).await.ok();
     assert_eq!((letters["items"].as_array().unwrap().len(), &letters["items"][0]["id"]), (1, &no["id"]));
     let again = shop.sell(&till, "b1", &[yes.clone(), no]).await;
-    assert_eq!((&verdict(&again, 0)["status"], &verdict(&again, 0)["seq"], verdict(&again, 1)), (&json!("duplicate"), &first["seq"], second));
+    assert_eq!(
+        (&verdict(&again, 0)["status"], &verdict(&again, 0)["seq"], verdict(&again, 1)),
+        (&json!("duplicate"), &first["seq"], second)
+    );
     assert!(inbox(&shop, "").await.is_empty());
     let settled = inbox(&shop, "?decided_too=true&branch=b1").await;
     assert_eq!((settled.len(), &settled[1]["verdict"], &settled[1]["attempts"]), (2, &json!("accepted"), &json!(1)));
@@ -327,10 +330,8 @@ async fn a_sale_goes_to_one_address_only() {
 
 #[tokio::test]
 async fn a_server_with_an_open_webhook_does_not_start() {
-    let secrets = mstore_server::Secrets {
-        master_key: mstore_server::MasterKey::generate(),
-        admin_token: mstore_server::AdminToken::generate(),
-    };
+    let secrets =
+        mstore_server::Secrets { master_key: mstore_server::MasterKey::generate(), admin_token: mstore_server::AdminToken::generate() };
     let shop = Shop::open().await;
     let mqtt = mstore_broker::EmbeddedConfig::tcp("127.0.0.1:0".parse().unwrap());
     let mut config = mstore_server::ServerConfig::new(mstore_protocol::Env::parse("test").unwrap(), secrets, mqtt);
