@@ -133,19 +133,13 @@ impl LocalDb {
             for verdict in verdicts {
                 match verdict.status {
                     VerdictStatus::Accepted | VerdictStatus::Duplicate => {
-                        let epoch = cursor.map(|cursor| cursor.epoch.to_string());
+                        let (epoch, code) = (cursor.map(|cursor| cursor.epoch.to_string()), verdict.code.map(Code::as_str));
                         conn.prepare_cached(
                             "UPDATE operation SET state = 'accepted', epoch = ?2, seq = ?3, code = ?4, detail = ?5,
                                named = CASE ?4 WHEN 'awaits_backend' THEN 0 ELSE named END
                              WHERE id = ?1 AND state = 'queued'",
                         )?
-                        .execute(params![
-                            verdict.id,
-                            epoch,
-                            verdict.seq,
-                            verdict.code.map(Code::as_str),
-                            verdict.detail
-                        ])?;
+                        .execute(params![verdict.id, epoch, verdict.seq, code, verdict.detail])?;
                     }
                     VerdictStatus::Rejected => {
                         let code = verdict.code.unwrap_or(Code::Unknown).as_str();
