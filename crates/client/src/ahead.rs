@@ -65,8 +65,9 @@ impl WriterAhead {
 fn start(db: Arc<Mutex<LocalDb>>) -> (SyncSender<Step>, JoinHandle<()>) {
     let (steps, queue) = sync_channel(SEGMENTS_MAX);
     let thread = tokio::task::spawn_blocking(move || {
-        let done = write(&db, &queue).and_then(|is_complete| if is_complete { Ok(()) } else { held(&db).end_ahead() });
-        if let Err(error) = done {
+        let written = write(&db, &queue);
+        let undone = if matches!(written, Ok(true)) { Ok(()) } else { held(&db).end_ahead() };
+        if let Err(error) = written.map(drop).and(undone) {
             tracing::debug!(%error, "rows could not be written ahead; they are written when they are shown");
         }
     });

@@ -35,23 +35,21 @@ impl LocalDb {
         if self.cursor.is_some() {
             return Ok(false);
         }
-        self.make_room(true)?;
-        self.conn.execute_batch("BEGIN IMMEDIATE; DELETE FROM row")?;
         self.ahead = Some(Ahead::default());
+        self.conn.execute_batch("PRAGMA cache_size = -16384; BEGIN IMMEDIATE; DELETE FROM row")?;
         Ok(true)
     }
 
     /// Writes the next segment; false when somebody has ended the transaction.
     pub(crate) fn write_ahead(&mut self, segment: &Arc<Segment>) -> Result<bool, DbError> {
-        let Some(mut ahead) = self.ahead.take().filter(|_| !self.conn.is_autocommit()) else { return Ok(false) };
+        let is_open = !self.conn.is_autocommit();
+        let Some(ahead) = self.ahead.as_mut().filter(|_| is_open) else { return Ok(false) };
         let mut rows = Rows::of(&self.conn);
         for row in segment.rows() {
             ahead.changes += 1;
             show_row(&mut rows, row, true, &mut ahead.digests)?;
         }
-        drop(rows);
         ahead.written.push(Arc::clone(segment));
-        self.ahead = Some(ahead);
         Ok(true)
     }
 
@@ -67,7 +65,10 @@ impl LocalDb {
 
     /// Undoes what was written ahead.
     pub(crate) fn end_ahead(&mut self) -> Result<(), DbError> {
-        self.ahead = None;
-        Ok(Self::end_open_transaction(&self.conn)?)
+        Self::end_open_transaction(&self.conn)?;
+        if self.ahead.take().is_some() {
+            self.conn.execute_batch("PRAGMA cache_size = -2000")?;
+        }
+        Ok(())
     }
 }
