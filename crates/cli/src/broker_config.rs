@@ -32,6 +32,11 @@ const EXTERNAL_ONLY: [&str; 8] = [
 ];
 
 impl ExternalBroker {
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        self.url.to_string()
+    }
+
     /// Reads the settings; `None` for the embedded broker.
     pub(crate) fn check<'a>(get: impl Fn(&'static str) -> &'a str) -> Result<Option<Self>, Wrong> {
         let set = |key| Some(get(key)).filter(|value| !value.is_empty());

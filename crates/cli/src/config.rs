@@ -18,6 +18,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// `None`: the embedded SQLite.
     pub(crate) database: Option<OwnDatabase>,
+    pub(crate) retention: Retention,
     pub(crate) env: Env,
     pub(crate) profile: Profile,
     pub(crate) listen: SocketAddr,
@@ -46,7 +47,43 @@ impl std::fmt::Debug for OwnDatabase {
     }
 }
 
+/// What is kept, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Retention {
+    pub(crate) transaction_window_days: u32,
+    pub(crate) deletion_keep_days: u32,
+    pub(crate) operation_keep_days: u32,
+    pub(crate) outbox_per_branch_max: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { transaction_window_days: 7, deletion_keep_days: 30, operation_keep_days: 60, outbox_per_branch_max: 10_000 }
+    }
+}
+
+/// Ten years: what is kept longer belongs into an archive.
+const DAYS_MAX: u32 = 3_660;
+/// About 1 GB of frames at a few hundred bytes each, for every branch.
+const OUTBOX_MAX: u32 = 1_000_000;
+
 impl RawConfig {
+    fn retention(&self) -> Result<Retention, Failure> {
+        let number = |key, min: u32, max: u32| match self.get(key).parse() {
+            Ok(number) if (min..=max).contains(&number) => Ok(number),
+            _other => Err(self.wrong(key, format!("{:?} is not a number from {min} to {max}", self.get(key)))),
+        };
+        let days = |key| number(key, 1, DAYS_MAX);
+        let (transaction_window_days, operation_keep_days) = (days("transaction_window_days")?, days("operation_keep_days")?);
+        let outbox_per_branch_max = number("outbox_per_branch_max", 1, OUTBOX_MAX)?;
+        Ok(Retention {
+            transaction_window_days,
+            deletion_keep_days: days("deletion_keep_days")?,
+            operation_keep_days,
+            outbox_per_branch_max: usize::try_from(outbox_per_branch_max).unwrap_or(usize::MAX),
+        })
+    }
+
     fn database(&self) -> Result<Option<OwnDatabase>, Failure> {
         const PASSWORD: &str = "database_password_file";
         let password_file = Some(self.get(PASSWORD)).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -83,6 +120,7 @@ impl RawConfig {
         Ok(Config {
             data_dir: PathBuf::from(self.get("data_dir")),
             database: self.database()?,
+            retention: self.retention()?,
             env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
             profile: self.get("profile").parse().map_err(|why: ProfileError| self.wrong("profile", why))?,
             listen: addr("listen", self.get("listen"))?,
@@ -148,6 +186,8 @@ mod tests {
             "log_format = \"xml\"",
             "tls_cert = \"a.pem\"",
             "database = \"mysql://x\"",
+            "transaction_window_days = \"0\"",
+            "outbox_per_branch_max = \"many\"",
             "database_password_file = \"pw\"",
             "broker = \"amqp://x\"",
             "public_mqtt_url = \"broker.example\"",
@@ -155,6 +195,11 @@ mod tests {
             let raw = RawConfig::merge(&with_file(text), |_| None).unwrap();
             assert!(raw.check().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_by_default_is_what_the_settings_say() {
+        assert_eq!(RawConfig::merge(&ServeArgs::default(), |_| None).unwrap().check().unwrap().retention, Retention::default());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod bench;
 mod broker_config;
 mod config;
 mod data;
+mod database;
 mod demo;
 mod device;
 mod environment;

@@ -33,6 +33,18 @@ const SETTINGS: &[Setting] = &[
         doc: "postgres://USER@HOST/DATABASE, without a password; empty: the embedded SQLite in data_dir",
     },
     Setting { key: "database_password_file", default: "", doc: "file with the password of that user" },
+    Setting { key: "transaction_window_days", default: "7", doc: "days that a transaction stays on the devices" },
+    Setting {
+        key: "deletion_keep_days",
+        default: "30",
+        doc: "days that deletions are remembered: a device away for longer fetches everything",
+    },
+    Setting { key: "operation_keep_days", default: "60", doc: "days that the bodies of operations are kept; their ids stay for ever" },
+    Setting {
+        key: "outbox_per_branch_max",
+        default: "10000",
+        doc: "frames of a branch that wait for the broker; beyond that devices pull",
+    },
     Setting { key: "env", default: "dev", doc: "first level of every topic" },
     Setting { key: "profile", default: "production", doc: "production or development: whether tokens may cross a network in the clear" },
     Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
@@ -118,11 +130,15 @@ impl RawConfig {
     }
 }
 
-fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 24] {
+fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 28] {
     [
         ("data_dir", &args.data_dir),
         ("database", &args.database.database),
         ("database_password_file", &args.database.database_password_file),
+        ("transaction_window_days", &args.retention.transaction_window_days),
+        ("deletion_keep_days", &args.retention.deletion_keep_days),
+        ("operation_keep_days", &args.retention.operation_keep_days),
+        ("outbox_per_branch_max", &args.retention.outbox_per_branch_max),
         ("env", &args.env),
         ("profile", &args.profile),
         ("listen", &args.listen),

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use crate::{
     api::AdminApi,
-    config::Config,
+    config::{Config, Retention},
     failure::Failure,
     serve,
     server_process::{Ready, ServerProcess},
@@ -28,6 +28,7 @@ impl Backend {
         let config = Config {
             data_dir: data_dir.to_owned(),
             database: None,
+            retention: Retention::default(),
             env: mstore_protocol::Env::parse("demo").map_err(|error| Failure::usage(error.to_string()))?,
             profile: mstore_protocol::Profile::Production,
             listen: free,

@@ -34,6 +34,7 @@ impl LocalDb {
         make: impl FnOnce(u64, &dyn Fn(&str) -> Option<Row>) -> Result<OperationKind, E>,
         check: impl FnOnce(&Operation) -> Result<String, E>,
     ) -> Result<Operation, E> {
+        self.end_ahead()?;
         let device_seq = self.next_device_seq()?;
         let product = |id: &str| product_row(&self.conn, id);
         let kind = make(device_seq, &product)?;
