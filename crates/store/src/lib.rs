@@ -6,11 +6,15 @@ mod books;
 mod cases;
 #[doc(hidden)]
 pub mod failpoint;
+mod fresh;
 mod model;
 pub mod postgres;
+mod source_row;
 mod sql;
 pub mod sqlite;
+mod start;
 mod store;
+mod sweep_position;
 mod text;
 
 pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};

@@ -10,13 +10,11 @@ use super::{
     mirror::{self, HeadEntry},
     sequencer::{self, Compared},
 };
-use crate::{StoreError, SweepReport, cases::alarms};
+use crate::{StoreError, SweepReport, cases::alarms, sweep_position::Position};
 
 mod mend;
-mod position;
 
 pub(super) use mend::mend;
-use position::Position;
 
 /// What a slice found.
 #[derive(Default)]

@@ -4,19 +4,19 @@ use std::fmt;
 
 /// `{head}.{flags}.{collection}.{last id in hex}`: opaque to whoever hands it back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) head: i64,
-    pub(super) collection: String,
+pub(crate) struct Position {
+    pub(crate) head: i64,
+    pub(crate) collection: String,
     /// The last id compared; bytes, for it may not be text.
-    pub(super) after: Vec<u8>,
+    pub(crate) after: Vec<u8>,
     /// Something of this branch differed.
-    pub(super) has_differences: bool,
+    pub(crate) has_differences: bool,
     /// Some id of this branch is not text.
-    pub(super) has_nameless: bool,
+    pub(crate) has_nameless: bool,
 }
 
 impl Position {
-    pub(super) fn parse(raw: &str) -> Option<Self> {
+    pub(crate) fn parse(raw: &str) -> Option<Self> {
         let mut parts = raw.splitn(4, '.');
         let head = parts.next()?.parse().ok()?;
         let flags = parts.next()?;
