@@ -16,7 +16,7 @@ pub(crate) struct BenchCommon {
     pub(crate) json: bool,
     /// Run the server on PostgreSQL: postgres://USER:PASSWORD@HOST/DATABASE. A database of the benchmark's own is made beside that one, and dropped at the
     /// end; without the right to make one, a schema `mstore` is made in it instead.
-    #[arg(long, value_name = "URL", env = "MSTORE_BENCH_DATABASE", hide_env_values = true)]
+    #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
 }
 
