@@ -58,6 +58,7 @@ impl Gate {
                 json!({"reason": "test"})
             }
             "POST /v1/admin/merchants/{merchant}/dead-letters/{id}/edit" => json!({"operation": sale(1, "tea", "1"), "reason": "test"}),
+            "POST /v1/admin/merchants/{merchant}/inbox/{id}/verdict" => json!({"verdict": "accepted"}),
             "POST /v1/admin/merchants/{merchant}/oversells/{id}/settle" => json!({"note": "test"}),
             "POST /v1/admin/devices/{device}/journal" => json!({
                 "format": "mstore-journal-1", "device_id": "till-2", "merchant": "m1", "branch": "b1", "journal_id": "j2",
