@@ -25,3 +25,12 @@ pub(super) async fn clear(client: &impl GenericClient, kind: &str, collection: &
     client.execute(sql, &[&kind, &collection]).await?;
     Ok(())
 }
+
+/// The last row without a branch has one, or is gone.
+pub(super) async fn clear_if_no_strays(client: &impl GenericClient, collection: &str) -> Result<(), AttachError> {
+    let sql = "SELECT 1 FROM mstore.stray WHERE collection = $1 LIMIT 1";
+    if client.query_opt(sql, &[&collection]).await?.is_none() {
+        clear(client, STRAYS, collection).await?;
+    }
+    Ok(())
+}

@@ -120,7 +120,7 @@ impl Plan {
 }
 
 /// Carries the plan out. Repeating it does no harm.
-pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<(), AttachError> {
+pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), AttachError> {
     let transaction = client.transaction().await?;
     let merchant = &plan.mapping.merchant;
     branches::merchant(&transaction, &merchant.id, if merchant.name.is_empty() { &merchant.id } else { &merchant.name }, &merchant.currency).await?;
@@ -154,7 +154,7 @@ async fn fixed_branch(client: &impl GenericClient, mapping: &CollectionMapping, 
 }
 
 /// Puts the triggers of a collection on, and takes off what an earlier mapping needed and this one does not.
-pub(super) async fn capture(client: &mut Client, planned: &Planned, progress: &mut dyn FnMut(Progress)) -> Result<(), AttachError> {
+pub(super) async fn capture(client: &mut Client, planned: &Planned, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), AttachError> {
     let mut wanted = Vec::new();
     for capture in &planned.captures {
         for (oid, table) in capture.tables() {
@@ -193,7 +193,7 @@ async fn try_under_lock(client: &mut Client, statements: &[String]) -> Result<()
 }
 
 /// The first mirror: marks every row, slice by slice by key, so that no transaction of ours lasts.
-async fn mark_all(client: &mut Client, planned: &Planned, plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<u64, AttachError> {
+async fn mark_all(client: &mut Client, planned: &Planned, plan: &Plan, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<u64, AttachError> {
     let mut after: Option<String> = None;
     let mut rows = 0;
     loop {

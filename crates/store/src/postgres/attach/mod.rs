@@ -83,7 +83,7 @@ impl Attacher {
     }
 
     /// Carries a plan out; repeating it does no harm.
-    pub async fn install(&mut self, plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<(), AttachError> {
+    pub async fn install(&mut self, plan: &Plan, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), AttachError> {
         install::install(&mut self.client, plan, progress).await
     }
 

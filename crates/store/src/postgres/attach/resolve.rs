@@ -10,7 +10,7 @@ use mstore_protocol::BranchKey;
 use tokio_postgres::GenericClient;
 
 use super::{
-    AttachError, key,
+    AttachError, alarms, key,
     mapping::NewBranch,
     registry::{Attached, Registered},
     rows::Wanted,
@@ -110,7 +110,9 @@ async fn rows(client: &impl GenericClient, registered: &Registered, new: NewBran
         JOIN mstore.mirror m ON m.head = h.n AND m.collection = $1 AND m.id = w.id AND m.row IS NOT NULL";
     client.execute(sql, &[&source.collection.as_str(), &ids, &xids]).await?;
     let sql = "DELETE FROM mstore.stray WHERE collection = $1 AND id = ANY($2) AND id <> ALL($3)";
-    client.execute(sql, &[&source.collection.as_str(), &ids, &owned.strays]).await?;
+    if client.execute(sql, &[&source.collection.as_str(), &ids, &owned.strays]).await? > 0 {
+        alarms::clear_if_no_strays(client, source.collection.as_str()).await?;
+    }
     Ok(())
 }
 
@@ -235,7 +237,7 @@ impl Owned {
             ON CONFLICT (collection, id) DO UPDATE SET reason = excluded.reason";
         client.execute(sql, &[&collection, &ids, &reasons]).await?;
         let detail = format!("{collection}: rows belong to no branch and are on no device, such as {:?}: {}; they are in mstore.stray", ids[0], reasons[0]);
-        super::alarms::raise_unless_open(client, super::alarms::STRAYS, collection, &detail).await
+        alarms::raise_unless_open(client, alarms::STRAYS, collection, &detail).await
     }
 
     /// Their branches that do not exist.

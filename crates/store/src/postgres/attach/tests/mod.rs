@@ -1,8 +1,10 @@
 //! Databases that nobody made for us: proposed, attached, written to, and read as whoever sequences would.
 #![allow(clippy::unwrap_used)]
 
-mod bench_shop;
+mod ddl;
+mod nasty;
 mod northwind;
+mod shop;
 
 use std::collections::{BTreeMap, BTreeSet};
 
