@@ -38,3 +38,6 @@ END
 $$;
 CREATE TRIGGER branch_attached AFTER INSERT ON mstore.branch REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mstore.branch_attached();
 ALTER TABLE mstore.branch ENABLE ALWAYS TRIGGER branch_attached;
+
+-- Marks that do not say whose row it is: whoever sequences finds out first.
+CREATE INDEX mark_unresolved ON mstore.mark (xid) WHERE merchant_id = '';

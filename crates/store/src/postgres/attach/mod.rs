@@ -7,8 +7,10 @@ mod branches;
 mod convert;
 mod decimal;
 mod error;
+mod guard;
 mod install;
 mod key;
+mod live;
 mod look;
 pub mod mapping;
 mod name;
@@ -89,8 +91,21 @@ impl Attacher {
 
     /// The collections that are attached.
     pub async fn attached(&self) -> Result<Vec<String>, AttachError> {
+        if self.client.query_opt("SELECT 1 FROM pg_tables WHERE schemaname = 'mstore' AND tablename = 'attached'", &[]).await?.is_none() {
+            return Ok(Vec::new());
+        }
         let rows = self.client.query("SELECT collection FROM mstore.attached ORDER BY collection", &[]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// The database's name.
+    pub async fn database(&self) -> Result<String, AttachError> {
+        Ok(self.client.query_one("SELECT current_database()::text", &[]).await?.get(0))
+    }
+
+    /// Drops our schema with everything in it. Detach first: dropping a function that a trigger calls takes the trigger's lock.
+    pub async fn purge(&mut self) -> Result<(), AttachError> {
+        Ok(self.client.batch_execute("DROP SCHEMA IF EXISTS mstore CASCADE").await?)
     }
 
     /// Takes a collection off its tables; gives how many triggers that were.

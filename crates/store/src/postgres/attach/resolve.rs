@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mstore_protocol::BranchKey;
-use tokio_postgres::GenericClient;
+use tokio_postgres::{Client, GenericClient};
 
 use super::{
-    AttachError, alarms, key,
+    AttachError, alarms, guard, key, live,
     mapping::NewBranch,
     registry::{Attached, Registered},
     rows::Wanted,
@@ -24,10 +24,16 @@ const PAGE_ROWS: i64 = 5_000;
 /// Ids with the transactions that touched them.
 type Touched = BTreeSet<(String, String)>;
 
-/// Turns every visible unresolved mark into marks of branches; tells whether there were any. Call it first in a sequencing transaction.
-pub(in crate::postgres) async fn resolve(client: &impl GenericClient, attached: &Attached) -> Result<bool, AttachError> {
-    let sql = "SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE merchant_id = ''";
-    let marks = client.query(sql, &[]).await?;
+/// Turns visible unresolved marks, those at these places (`ctid`) or all, into marks of branches; tells whether there were any. Call it first in a
+/// sequencing transaction.
+pub(super) async fn resolve(client: &Client, attached: &Attached, places: Option<&[String]>) -> Result<bool, AttachError> {
+    let marks = match places {
+        Some(places) => {
+            let sql = "SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE ctid = ANY($1::text[]::tid[]) AND merchant_id = ''";
+            client.query(sql, &[&places]).await?
+        }
+        None => client.query("SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE merchant_id = ''", &[]).await?,
+    };
     if marks.is_empty() {
         return Ok(false);
     }
@@ -36,28 +42,36 @@ pub(in crate::postgres) async fn resolve(client: &impl GenericClient, attached: 
         let touched = by_collection.entry(mark.get(0)).or_default().entry(mark.get(1)).or_default();
         touched.insert((mark.get(2), mark.get(3)));
     }
-    for (collection, kinds) in by_collection {
+    for (name, kinds) in by_collection {
         // Nobody reads a collection that is stopped; when it flows again, all of it is marked.
-        let Some(registered) = attached.collection(collection).filter(|registered| registered.stopped.is_none()) else { continue };
-        for (kind, touched) in kinds {
-            match kind {
-                A_ROW => rows(client, registered, attached.new_branch(), &touched).await?,
-                EVERYTHING => {
-                    let scopes: BTreeMap<&str, &str> = touched.iter().map(|(scope, xid)| (scope.as_str(), xid.as_str())).collect();
-                    for (scope, xid) in scopes {
-                        everything(client, registered, attached.new_branch(), scope, xid).await?;
-                    }
-                }
-                alias => {
-                    let found = of_related(client, &registered.source, alias, &touched).await?;
-                    rows(client, registered, attached.new_branch(), &found).await?;
-                }
-            }
+        let Some(registered) = attached.collection(name).filter(|registered| registered.stopped.is_none()) else { continue };
+        let resolved = collection(client, registered, attached.new_branch(), &kinds);
+        if let Err(why) = guard::guarded(client, resolved).await? {
+            live::stop(client, name, &why).await?;
         }
     }
     let places: Vec<&str> = marks.iter().map(|mark| mark.get(4)).collect();
     client.execute("DELETE FROM mstore.mark WHERE ctid = ANY($1::text[]::tid[])", &[&places]).await?;
     Ok(true)
+}
+
+async fn collection(client: &Client, registered: &Registered, new: NewBranch, kinds: &BTreeMap<&str, Touched>) -> Result<(), AttachError> {
+    for (kind, touched) in kinds {
+        match *kind {
+            A_ROW => rows(client, registered, new, touched).await?,
+            EVERYTHING => {
+                let scopes: BTreeMap<&str, &str> = touched.iter().map(|(scope, xid)| (scope.as_str(), xid.as_str())).collect();
+                for (scope, xid) in scopes {
+                    everything(client, registered, new, scope, xid).await?;
+                }
+            }
+            alias => {
+                let found = of_related(client, &registered.source, alias, touched).await?;
+                rows(client, registered, new, &found).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The rows that depend on keys of a related table.

@@ -7,13 +7,14 @@
 use tokio_postgres::Client;
 
 use super::{
-    AttachError, alarms, install,
+    AttachError, alarms, guard, install,
     install::Planned,
     look,
     mapping::{CollectionMapping, NewColumns},
     name::ColumnName,
     propose,
     registry::{self, Attached, Registered},
+    rows,
     source::Tables,
     table::Table,
 };
@@ -88,6 +89,9 @@ async fn look_at(client: &mut Client, registered: &Registered) -> Result<Verdict
         Err(AttachError::Mapping { why, .. }) => return Ok(Verdict::Stopped(why)),
         Err(other) => return Err(other),
     };
+    if let Some(why) = unreadable(client, &planned).await? {
+        return Ok(Verdict::Stopped(why));
+    }
     let uncaptured = uncaptured(client, &planned).await?;
     let changes = changes(registered, &planned);
     if uncaptured.is_none() && changes.is_none() {
@@ -102,6 +106,14 @@ async fn look_at(client: &mut Client, registered: &Registered) -> Result<Verdict
     registry::store(client, &planned.mapping, &planned.tables, &registered.currency, planned.source.table.oid).await?;
     let what: Vec<String> = uncaptured.into_iter().chain(changes).collect();
     Ok(Verdict::Renewed(what.join("; ")))
+}
+
+/// Why nothing can be read, found by reading nothing: a right, a lock, a view that does not work any more.
+async fn unreadable(client: &mut Client, planned: &Planned) -> Result<Option<String>, AttachError> {
+    let transaction = client.transaction().await?;
+    let read = guard::guarded(&transaction, rows::probe(&transaction, &planned.source)).await?;
+    transaction.commit().await?;
+    Ok(read.err())
 }
 
 /// A table that its name does not lead to any more.

@@ -86,8 +86,9 @@ impl Foreign {
     /// Takes all marks as the sequencer does: what every marked row is now, for every branch that it was marked for.
     async fn take(&self) -> Rows {
         let client = self.client();
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
         let attached = Attached::load(client).await.unwrap();
-        resolve::resolve(client, &attached).await.unwrap();
+        resolve::resolve(client, &attached, None).await.unwrap();
         let sql = "SELECT DISTINCT m.collection, b.merchant_id, b.branch_id, m.id FROM mstore.mark m
             JOIN mstore.branch b ON b.merchant_id = m.merchant_id AND m.branch_id IN ('*', b.branch_id) WHERE m.collection <> 'branch'";
         let marks = client.query(sql, &[]).await.unwrap();
@@ -106,6 +107,7 @@ impl Foreign {
                 taken.insert((key.branch.as_str().to_owned(), collection.clone(), id), found);
             }
         }
+        client.batch_execute("COMMIT").await.unwrap();
         taken
     }
 
