@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use mstore_protocol::{
-    Change, ChangeOp, Collection, Digest, Epoch, Frame, OperationId, PROTOCOL_VERSION, Row, RowHash, Seq, Tag, Timestamp, frame_type,
+    Change, ChangeOp, Collection, Digest, Epoch, Frame, Head, OperationId, PROTOCOL_VERSION, Row, RowHash, Seq, Tag, Timestamp, frame_type,
     limits::{BULK_CHANGES_MAX, FRAME_BYTES_MAX},
 };
 use serde_json::value::RawValue;
@@ -115,6 +115,25 @@ impl BranchState {
     pub fn new(epoch: Epoch, at: Timestamp) -> Self {
         let collections = Collection::built_in().into_iter().map(|name| (name, CollectionState::default())).collect();
         Self { epoch, seq: 0, tag: Tag::NONE, at, collections }
+    }
+
+    /// As devices see it.
+    pub fn head(&self) -> Head {
+        Head {
+            v: PROTOCOL_VERSION,
+            epoch: self.epoch,
+            seq: self.seq,
+            tag: self.tag,
+            at: self.at,
+            digests: self.digests(),
+            pull_within_ms: None,
+            held_since: None,
+        }
+    }
+
+    /// The digests by collection.
+    pub fn digests(&self) -> BTreeMap<Collection, Digest> {
+        self.collections.iter().map(|(name, of)| (name.clone(), of.digest)).collect()
     }
 }
 

@@ -3,12 +3,19 @@
 //! It knows nothing of HTTP, MQTT or tokens; it publishes nothing. A store hands out what is durable and forgets it when told.
 
 mod books;
+mod cases;
 #[doc(hidden)]
 pub mod failpoint;
+mod fresh;
 mod model;
 pub mod postgres;
+mod source_row;
+mod sql;
 pub mod sqlite;
+mod start;
 mod store;
+mod sweep_position;
+mod text;
 
 pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};
 pub use model::*;

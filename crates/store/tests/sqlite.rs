@@ -13,7 +13,11 @@ use mstore_store::{
 };
 use rusqlite::Connection;
 
-store_conformance!(sqlite, make_store);
+store_conformance!(sqlite, make);
+
+async fn make() -> Option<Fixture> {
+    Some(make_store())
+}
 
 fn make_store() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
@@ -29,7 +33,11 @@ fn open(path: &Path, clock: TestClock, keep: Box<dyn std::any::Any + Send>) -> F
         foreign.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
         foreign.execute_batch(&format!("BEGIN IMMEDIATE; {statements}; COMMIT")).unwrap();
     });
-    Fixture { store, clock, sql, keep }
+    with(store, clock, sql, keep)
+}
+
+fn with(store: Arc<SqliteStore>, clock: TestClock, sql: Box<dyn Fn(&str) + Send + Sync>, keep: Box<dyn std::any::Any + Send>) -> Fixture {
+    Fixture { store, clock, sql, unreadable: "CAST(x'fffe' AS TEXT)", visits: false, keep }
 }
 
 #[tokio::test]
@@ -163,7 +171,7 @@ async fn a_foreign_lock_answers_busy_and_loses_nothing() {
     let clock = TestClock::new();
     let config = SqliteConfig { busy_timeout: std::time::Duration::from_millis(50), ..SqliteConfig::new(&path, clock.as_fn()) };
     let store = SqliteStore::open(config).unwrap();
-    let f = Fixture { store, clock, sql: Box::new(|_| ()), keep: Box::new(dir) }.shop().await;
+    let f = with(store, clock, Box::new(|_| ()), Box::new(dir)).shop().await;
     f.put_ids(&["p"]).await;
     let foreign = Connection::open(&path).unwrap();
     foreign.execute_batch("BEGIN IMMEDIATE; UPDATE product SET name = 'slow writer'").unwrap();
@@ -182,7 +190,7 @@ async fn a_batch_may_leave_out_branches_but_no_mark_of_a_branch() {
     let clock = TestClock::new();
     let config = SqliteConfig { marks_per_transaction: 10, ..SqliteConfig::new(dir.path().join("store.db"), clock.as_fn()) };
     let store = SqliteStore::open(config).unwrap();
-    let f = Fixture { store, clock, sql: Box::new(|_| ()), keep: Box::new(dir) }.shop().await;
+    let f = with(store, clock, Box::new(|_| ()), Box::new(dir)).shop().await;
     let written = f.put((0..25).map(|i| product(&format!("p{i:02}"))).collect()).await;
     assert_eq!(written.seqs.len(), 2, "the answer waits for the last branch");
     for at in ["a", "b"] {
@@ -196,7 +204,7 @@ async fn a_backlog_collapses_into_a_head() {
     let clock = TestClock::new();
     let config = SqliteConfig { outbox_per_branch_max: 5, fresh_max: 3, ..SqliteConfig::new(dir.path().join("store.db"), clock.as_fn()) };
     let store = SqliteStore::open(config).unwrap();
-    let f = Fixture { store, clock, sql: Box::new(|_| ()), keep: Box::new(dir) }.shop().await;
+    let f = with(store, clock, Box::new(|_| ()), Box::new(dir)).shop().await;
     f.put_ids(&["p"]).await;
     for _ in 0..30 {
         f.deliver("a", "p", "1").await;

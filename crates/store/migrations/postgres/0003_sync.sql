@@ -53,7 +53,8 @@ CREATE TABLE mstore.mirror (
 CREATE UNIQUE INDEX mirror_by_seq ON mstore.mirror (head, seq, collection, id);
 
 -- Frames not yet acknowledged by the broker; no collection: publish the head.
-CREATE SEQUENCE mstore.outbox_id;
+-- The number of a server's start, times 2^40, is where the ids begin that it gives.
+CREATE SEQUENCE mstore.server_start;
 CREATE TABLE mstore.outbox (
   id         bigint PRIMARY KEY,
   head       bigint NOT NULL,

@@ -7,14 +7,16 @@ use mstore_protocol::{BranchKey, DeviceId, Head};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Size, SqliteStore, alarms, listing, upkeep, writer::Command};
-use crate::{Admin, Listing, Page, StoreError, StoreGauges};
+use super::{SqliteStore, upkeep, writer::Command};
+use crate::{
+    Admin, Listing, Page, StoreError, StoreGauges,
+    cases::{self, Size},
+};
 
 #[async_trait]
 impl Admin for SqliteStore {
     async fn list(&self, listing: Listing, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        let after = after.map(str::to_owned);
-        self.readers.read(move |conn| listing::page(conn, &listing, after.as_deref(), limit)).await
+        cases::list(self, listing, after, limit).await
     }
 
     async fn heads(&self) -> Result<Vec<(BranchKey, Head)>, StoreError> {
@@ -22,11 +24,7 @@ impl Admin for SqliteStore {
     }
 
     async fn alarm(&self, kind: &str, key: Option<&BranchKey>, device: Option<&DeviceId>, detail: &str) -> Result<(), StoreError> {
-        let (kind, key, device, detail) = (kind.to_owned(), key.cloned(), device.cloned(), detail.to_owned());
-        let run = move |work: &mut super::job::Work<'_>| {
-            alarms::raise(work.conn, work.now, &kind, key.as_ref(), device.as_ref(), &detail).map(|_| ())
-        };
-        self.submit(Size::Small, run, |(), _| ()).await
+        cases::alarm(self, kind, key, device, detail).await
     }
 
     async fn upkeep(&self) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mstore_protocol::{
-    BranchKey, Collection, Cursor, DeviceId, Digest, Head, OperationId, Position, RowHash, SUB_DIGESTS, Seq, Tag, limits::CHANGES_OPS_MAX,
+    BranchKey, Collection, DeviceId, Digest, Head, OperationId, RowHash, SUB_DIGESTS, Seq, Tag, limits::CHANGES_OPS_MAX,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -11,75 +11,25 @@ use super::{
     error::damaged,
     mirror::{self, HeadEntry},
 };
-use crate::{ChangeRow, ChangesAsk, ChangesError, ChangesSummary, RowSink, StoreError};
-
-/// Where an answer starts.
-struct Start {
-    from: Seq,
-    /// The last line already received: collection and id at `from`.
-    after: Option<(Collection, String)>,
-    with_tombstones: bool,
-}
+use crate::{
+    ChangeRow, ChangesAsk, ChangesError, ChangesSummary, RowSink, StoreError,
+    start::{self, Known, Start},
+};
 
 /// Hands the rows to the sink.
 pub(super) fn changes(conn: &Connection, ask: &ChangesAsk, sink: &mut dyn RowSink) -> Result<ChangesSummary, ChangesError> {
     let entry = mirror::load_head(conn, &ask.key)?.ok_or_else(|| ChangesError::UnknownBranch(ask.key.clone()))?;
-    let start = match (&ask.resume, &ask.after) {
-        (Some(position), after) => resume(conn, &entry, position, after.as_ref())?,
-        (None, Some(cursor)) => since(conn, &entry, cursor)?,
-        (None, None) => Start { from: 0, after: None, with_tombstones: false },
-    };
+    let logged = ask.after.map(|cursor| logged_tag(conn, &entry, cursor.seq)).transpose()?.flatten();
+    let start = start::start(&Known { state: &entry.state, floor: entry.floor, logged }, ask)?;
     let rows = emit(conn, &entry, &start, sink)?;
     let state = &entry.state;
     Ok(ChangesSummary { epoch: state.epoch, from: start.from, to: state.seq, tag: state.tag, rows, digests: entry.digests() })
 }
 
-fn since(conn: &Connection, entry: &HeadEntry, cursor: &Cursor) -> Result<Start, ChangesError> {
-    if cursor.epoch != entry.state.epoch {
-        return Err(ChangesError::SnapshotRequired(format!("the branch has another epoch than {cursor}")));
-    }
-    if cursor.seq == 0 && cursor.tag != Tag::NONE {
-        // Nothing was given out there, so nothing can be forgotten.
-        return Err(ChangesError::SnapshotRequired(format!("{cursor} is no cursor of this server")));
-    }
-    if cursor.seq > 0 && cursor.seq < entry.floor {
-        return Err(ChangesError::SnapshotRequired(format!("deletions up to {} were forgotten; {cursor} is older", entry.floor)));
-    }
-    if !is_remembered(conn, entry, cursor)? {
-        return Err(ChangesError::Restored { cursor: *cursor });
-    }
-    Ok(Start { from: cursor.seq, after: None, with_tombstones: cursor.seq > 0 })
-}
-
-fn is_remembered(conn: &Connection, entry: &HeadEntry, cursor: &Cursor) -> Result<bool, StoreError> {
-    if cursor.seq == 0 {
-        return Ok(true);
-    }
-    if cursor.seq == entry.state.seq {
-        return Ok(cursor.tag == entry.state.tag);
-    }
+fn logged_tag(conn: &Connection, entry: &HeadEntry, seq: Seq) -> Result<Option<Tag>, StoreError> {
     let sql = "SELECT tag FROM commit_log WHERE head = ?1 AND seq = ?2";
-    let tag: Option<String> = conn.prepare_cached(sql)?.query_row(params![entry.n, cursor.seq], |row| row.get(0)).optional()?;
-    Ok(tag.is_some_and(|tag| tag == cursor.tag.to_string()))
-}
-
-fn resume(conn: &Connection, entry: &HeadEntry, position: &Position, after: Option<&Cursor>) -> Result<Start, ChangesError> {
-    // The broken answer may be of a time that a restore took away: its rows must not be joined with those of another.
-    if let Some(cursor) = after.filter(|cursor| cursor.epoch == entry.state.epoch && cursor.seq >= entry.floor)
-        && !is_remembered(conn, entry, cursor)?
-    {
-        return Err(ChangesError::Restored { cursor: *cursor });
-    }
-    if position.epoch != entry.state.epoch || position.to > entry.state.seq {
-        return Err(ChangesError::SnapshotRequired("the broken answer was of another epoch".into()));
-    }
-    // A snapshot needs the deletions since it was made, a catch-up also those on its way.
-    let needed = after.filter(|cursor| cursor.seq > 0).map_or(position.to, |cursor| cursor.seq);
-    if entry.floor > needed {
-        return Err(ChangesError::SnapshotRequired(format!("deletions up to {} were forgotten", entry.floor)));
-    }
-    let after = Some((position.collection.clone(), position.id.clone()));
-    Ok(Start { from: position.seq, after, with_tombstones: true })
+    let tag: Option<String> = conn.prepare_cached(sql)?.query_row(params![entry.n, mirror::signed(seq)], |row| row.get(0)).optional()?;
+    Ok(tag.and_then(|tag| Tag::parse(&tag).ok()))
 }
 
 fn emit(conn: &Connection, entry: &HeadEntry, start: &Start, sink: &mut dyn RowSink) -> Result<u64, StoreError> {

@@ -5,6 +5,8 @@ use rusqlite::ErrorCode;
 
 use crate::StoreError;
 
+pub(super) use crate::sql::damaged;
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let detail = error.to_string();
@@ -16,11 +18,6 @@ impl From<rusqlite::Error> for StoreError {
             _other => Self::Failed(detail),
         }
     }
-}
-
-/// A text in the database that its own rules do not allow.
-pub(super) fn damaged(what: &str, error: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("the database holds {what} that this version cannot read: {error}"))
 }
 
 /// Why a database could not be opened.

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mstore_protocol::{BranchKey, Epoch, OperationId, Seq, Timestamp};
+use mstore_protocol::{BranchKey, Epoch, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::SqliteConfig;
-use crate::StoreError;
+use crate::{
+    StoreError,
+    cases::{self, Seen},
+};
 
 /// What a job may use and leave behind.
 pub(super) struct Work<'a> {
@@ -17,27 +20,19 @@ pub(super) struct Work<'a> {
     pub(super) now: Timestamp,
     /// Settings.
     pub(super) config: &'a SqliteConfig,
-    /// Branches whose sequencing the answer waits for, beside those it left marks for.
-    pub(super) touched: BTreeSet<BranchKey>,
-    /// Branches whose held commit may go out.
-    pub(super) confirmed: BTreeSet<BranchKey>,
-    /// Operations that the next commit of a branch names although nobody uploaded them here.
-    pub(super) named: BTreeMap<BranchKey, Vec<OperationId>>,
+    /// What a use case works with: the same transaction.
+    pub(super) case: cases::Work<'a>,
     /// Branches that got a new epoch.
     pub(super) restarted: BTreeMap<BranchKey, Epoch>,
     /// Branches whose stored head was changed by the job itself.
     pub(super) reload: BTreeSet<BranchKey>,
 }
 
-/// What a job's answer may be made of, once everything is durable.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// The commits made of the branches it touched.
-    pub(super) commits: BTreeMap<BranchKey, Seq>,
-    /// Where the heads of the branches it touched are; without those that are held back.
-    pub(super) heads: BTreeMap<BranchKey, Seq>,
-    /// When the last of them was durable, microseconds since 1970 on this machine's clock.
-    pub(super) durable_at_us: i64,
+impl<'a> Work<'a> {
+    /// At the beginning.
+    pub(super) fn new(conn: &'a Connection, now: Timestamp, config: &'a SqliteConfig) -> Self {
+        Self { conn, now, config, case: cases::Work::new(conn, now), restarted: BTreeMap::new(), reload: BTreeSet::new() }
+    }
 }
 
 /// Something for the writer to do.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mstore_engine::sequence::{BranchState, CollectionState, Difference, Stored};
-use mstore_protocol::{BranchKey, Collection, Digest, Epoch, Head, PROTOCOL_VERSION, RowHash, Tag, Timestamp, bucket_of};
+use mstore_protocol::{BranchKey, Collection, Digest, Epoch, Head, RowHash, Tag, Timestamp, bucket_of};
 use rusqlite::{Connection, OptionalExtension as _, params, types::Type};
 
 use super::error::damaged;
@@ -23,21 +23,12 @@ pub(super) struct HeadEntry {
 impl HeadEntry {
     /// As devices see it.
     pub(super) fn head(&self) -> Head {
-        Head {
-            v: PROTOCOL_VERSION,
-            epoch: self.state.epoch,
-            seq: self.state.seq,
-            tag: self.state.tag,
-            at: self.state.at,
-            digests: self.digests(),
-            pull_within_ms: None,
-            held_since: None,
-        }
+        self.state.head()
     }
 
     /// The digests by collection.
     pub(super) fn digests(&self) -> BTreeMap<Collection, Digest> {
-        self.state.collections.iter().map(|(name, of)| (name.clone(), of.digest)).collect()
+        self.state.digests()
     }
 }
 

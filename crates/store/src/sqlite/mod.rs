@@ -1,34 +1,23 @@
 //! The store on SQLite: one thread writes and sequences, a pool reads, triggers capture what any other program writes.
 
 mod admin;
-mod admission;
-mod alarms;
 mod changes;
 mod checkpoint;
 mod config;
 mod connection;
-mod dead_letters;
 mod error;
-mod events;
 mod job;
-mod ledger;
-mod listing;
 mod mirror;
-mod ops;
 mod outbox;
 mod readers;
-mod registry;
 mod restore;
+mod seam;
 mod sequencer;
 mod shared;
 mod source;
-mod stock_books;
 mod sweep;
-mod text;
-mod transfers;
 mod upkeep;
 mod writer;
-mod writes;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -42,7 +31,7 @@ use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId
 use tokio::sync::{Notify, Semaphore};
 
 use self::{
-    job::{Seen, Task, Work},
+    job::{Task, Work},
     outbox::Outbox,
     readers::Readers,
     sequencer::Sequencer,
@@ -52,26 +41,12 @@ use self::{
 use crate::{
     AcceptUpload, ChangesAsk, ChangesError, ChangesSummary, OutboxEntry, RowSink, Sharing, SourceWrite, StoreError, SweepReport, SyncStore,
     Written,
+    cases::{self, Carrier, Seen, Size},
+    sql::Sql,
 };
 
 /// Writes that may wait in the queue; further callers wait before they enter it.
 const QUEUE_MAX: usize = 1_024;
-
-/// A write of more items than this gets a transaction of its own.
-const SMALL_ITEMS_MAX: usize = 20;
-
-/// How much a job changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Size {
-    Small,
-    Large,
-}
-
-impl Size {
-    fn of(items: usize) -> Self {
-        if items > SMALL_ITEMS_MAX { Self::Large } else { Self::Small }
-    }
-}
 
 /// Server storage in one SQLite file. Dropping it without [`crate::Admin::close`] loses nothing that was answered.
 pub struct SqliteStore {
@@ -132,32 +107,35 @@ impl SqliteStore {
     }
 }
 
+impl Carrier for SqliteStore {
+    async fn carry<T: Send + 'static, R: Send + 'static>(
+        &self,
+        size: Size,
+        mut run: impl FnMut(&mut cases::Work<'_>) -> Result<T, StoreError> + Send + 'static,
+        finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
+    ) -> Result<R, StoreError> {
+        self.submit(size, move |work| run(&mut work.case), finish).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.read(|conn| read(conn)).await
+    }
+}
+
 /// A file has one server: its data directory is locked.
 impl Sharing for SqliteStore {}
 
 #[async_trait]
 impl SyncStore for SqliteStore {
     async fn write(&self, write: SourceWrite) -> Result<Written, StoreError> {
-        let event_at = if let SourceWrite::Event { key, .. } = &write { Some(key.clone()) } else { None };
-        let size = writes::size(&write);
-        let run = move |work: &mut Work<'_>| writes::perform(work, write);
-        let finish = move |outcome, seen: &Seen| match outcome {
-            events::Outcome::Written => Written { seqs: seen.commits.clone(), duplicate: false, durable_at_us: seen.durable_at_us },
-            events::Outcome::Duplicate(seq) => {
-                Written { seqs: event_at.zip(seq).into_iter().collect(), duplicate: true, durable_at_us: seen.durable_at_us }
-            }
-        };
-        self.submit(size, run, finish).await
+        cases::write(self, write).await
     }
 
     async fn accept(&self, upload: AcceptUpload) -> Result<Vec<Verdict>, StoreError> {
-        let key = upload.key.clone();
-        self.submit(
-            Size::of(upload.operations.len()),
-            move |work| ops::accept(work, &upload),
-            move |judged, seen| ops::answer(judged, &key, seen),
-        )
-        .await
+        cases::accept(self, upload).await
     }
 
     async fn head(&self, key: &BranchKey) -> Result<Option<Head>, StoreError> {

@@ -1,100 +1,17 @@
-//! What is on its way to the broker: the freshest entries in memory, the rest in the table, and what may be forgotten.
-
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-};
+//! The outbox's table.
 
 use mstore_protocol::Collection;
 use rusqlite::{Connection, types::Type};
-use tokio::sync::Notify;
 
 use super::mirror;
+pub(super) use crate::fresh::Outbox;
 use crate::{OutboxEntry, OutboxMessage, StoreError};
 
-/// Shared between the writer, which fills it, and the publisher, which empties it.
-pub(super) struct Outbox {
-    inner: Mutex<Inner>,
-    fresh_max: usize,
-    /// Woken after every transaction that added entries.
-    pub(super) wake: Arc<Notify>,
-}
-
-#[derive(Default)]
-struct Inner {
-    fresh: VecDeque<OutboxEntry>,
-    /// Some were dropped: the table must be read to its end before memory can be trusted again.
-    dropped: bool,
-    last_id: u64,
-    acknowledged: BTreeSet<u64>,
-}
-
 impl Outbox {
-    /// Empty; `last_id` is the highest in the table.
-    pub(super) fn new(fresh_max: usize, last_id: u64) -> Self {
-        // What an earlier process left is in the table only.
-        let inner = Inner { last_id, dropped: last_id > 0, ..Inner::default() };
-        Self { inner: Mutex::new(inner), fresh_max, wake: Arc::new(Notify::new()) }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands over entries that are durable now.
-    pub(super) fn push(&self, entries: Vec<OutboxEntry>) {
-        let Some(last) = entries.last() else { return };
-        let mut inner = self.lock();
-        inner.last_id = last.id;
-        if inner.dropped || inner.fresh.len() + entries.len() > self.fresh_max {
-            inner.fresh.clear();
-            inner.dropped = true;
-        } else {
-            inner.fresh.extend(entries);
-        }
-        drop(inner);
-        self.wake.notify_one();
-    }
-
-    /// All fresh ones, in order.
-    pub(super) fn take(&self) -> Vec<OutboxEntry> {
-        self.lock().fresh.drain(..).collect()
-    }
-
-    /// Remembers ids to forget with the next transaction.
-    pub(super) fn acknowledge(&self, ids: Vec<u64>) {
-        self.lock().acknowledged.extend(ids);
-    }
-
-    /// Ids acknowledged and not yet deleted; they stay until [`Outbox::forgotten`].
-    pub(super) fn acknowledged(&self) -> Vec<u64> {
-        self.lock().acknowledged.iter().copied().collect()
-    }
-
-    /// How many ids wait to be deleted.
-    pub(super) fn acknowledged_count(&self) -> usize {
-        self.lock().acknowledged.len()
-    }
-
-    /// These are deleted, durably.
-    pub(super) fn forgotten(&self, ids: &[u64]) {
-        let mut inner = self.lock();
-        for id in ids {
-            inner.acknowledged.remove(id);
-        }
-    }
-
     /// Reads entries after an id from the table; at its end, memory takes over again.
     pub(super) fn read(&self, conn: &Connection, after: u64, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
-        // Entries are pushed once they are durable, so a read that begins now sees all up to here.
-        let known = self.lock().last_id;
-        let mut entries = read_table(conn, after, limit)?;
-        let mut inner = self.lock();
-        if entries.len() < limit && inner.last_id == known {
-            inner.dropped = false;
-        }
-        entries.retain(|entry| !inner.acknowledged.contains(&entry.id));
-        Ok(entries)
+        let known = self.known();
+        Ok(self.joined(known, read_table(conn, after, limit)?, limit))
     }
 }
 

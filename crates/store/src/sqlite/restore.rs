@@ -4,8 +4,8 @@ use mstore_engine::sequence::BranchState;
 use mstore_protocol::{BranchKey, Cursor, Epoch};
 use rusqlite::OptionalExtension as _;
 
-use super::{alarms, config::EPOCH_MIN_MS, job::Work, mirror};
-use crate::StoreError;
+use super::{config::EPOCH_MIN_MS, job::Work, mirror};
+use crate::{StoreError, cases::alarms};
 
 /// What the alarm of a new epoch is called; it also tells when that was.
 const RESTORED: &str = "restored_from_backup";

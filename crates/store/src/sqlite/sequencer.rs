@@ -12,13 +12,13 @@ use mstore_protocol::{BranchKey, Collection, Epoch, Head, OperationId, Seq, Tag,
 use rusqlite::{Connection, params};
 
 use super::{
-    SqliteConfig, alarms,
+    SqliteConfig,
     error::damaged,
     mirror::{self, HeadEntry},
     outbox,
     source::{self, SourceRow},
 };
-use crate::{OutboxEntry, OutboxMessage, StoreError, failpoint};
+use crate::{OutboxEntry, OutboxMessage, StoreError, cases::alarms, failpoint};
 
 mod held;
 

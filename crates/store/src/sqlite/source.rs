@@ -6,8 +6,7 @@ use mstore_protocol::{
 };
 use rusqlite::{Connection, OptionalExtension as _, params, types::Type};
 
-use super::text::Text;
-use crate::StoreError;
+use crate::{StoreError, text::Text};
 
 /// A source row.
 pub(super) enum SourceRow {
@@ -102,7 +101,7 @@ fn recipe(conn: &Connection, key: &BranchKey, product_id: &str, out: &mut Text) 
 }
 
 /// The ingredients of a product, by item.
-pub(super) fn recipe_lines(conn: &Connection, merchant: &str, product_id: &str) -> rusqlite::Result<Vec<(String, Quantity)>> {
+fn recipe_lines(conn: &Connection, merchant: &str, product_id: &str) -> rusqlite::Result<Vec<(String, Quantity)>> {
     let sql = "SELECT item_id, quantity_milli FROM recipe WHERE merchant_id = ?1 AND product_id = ?2 ORDER BY item_id";
     let mut statement = conn.prepare_cached(sql)?;
     let lines = statement.query_map([merchant, product_id], |row| Ok((row.get(0)?, quantity(row, 1)?)))?;

@@ -7,17 +7,14 @@ use mstore_protocol::{BranchKey, Collection, Digest, RowHash};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    alarms,
     mirror::{self, HeadEntry},
     sequencer::{self, Compared},
 };
-use crate::{StoreError, SweepReport};
+use crate::{StoreError, SweepReport, cases::alarms, sweep_position::Position};
 
 mod mend;
-mod position;
 
 pub(super) use mend::mend;
-use position::Position;
 
 /// What a slice found.
 #[derive(Default)]

@@ -17,13 +17,17 @@ use tokio::sync::oneshot;
 
 use super::{
     SqliteConfig,
-    job::{Job, Seen, Work},
+    job::{Job, Work},
     mirror,
     sequencer::{Round, Sequencer, Within},
     shared::Shared,
     upkeep,
 };
-use crate::{OutboxMessage, StoreError, failpoint};
+use crate::{
+    OutboxMessage, StoreError,
+    cases::{self, Seen},
+    failpoint,
+};
 
 /// Most jobs in one transaction: bounds how long the first of them waits for the last.
 const JOBS_PER_TRANSACTION: usize = 256;
@@ -338,16 +342,7 @@ impl Writer {
             self.conn.prepare_cached("SAVEPOINT job")?.execute([])?;
         }
         let before: i64 = self.conn.prepare_cached("SELECT coalesce(max(n), 0) FROM mark")?.query_row([], |row| row.get(0))?;
-        let mut work = Work {
-            conn: &self.conn,
-            now,
-            config: &self.config,
-            touched: BTreeSet::new(),
-            confirmed: BTreeSet::new(),
-            named: std::collections::BTreeMap::new(),
-            restarted: std::collections::BTreeMap::new(),
-            reload: BTreeSet::new(),
-        };
+        let mut work = Work::new(&self.conn, now, &self.config);
         let ran = catch_unwind(AssertUnwindSafe(|| job.run(&mut work)));
         let result = ran.unwrap_or_else(|_panic| Err(StoreError::Failed("this request made the server panic; see the log".into())));
         if let Err(error) = result {
@@ -357,7 +352,7 @@ impl Writer {
             self.conn.execute_batch("ROLLBACK TO job; RELEASE job")?;
             return Ok(Err(error));
         }
-        let Work { mut touched, confirmed, named, restarted, reload, .. } = work;
+        let Work { case: cases::Work { mut touched, confirmed, named, .. }, restarted, reload, .. } = work;
         touched.extend(branches_marked_after(&self.conn, before)?);
         if savepoint {
             self.conn.prepare_cached("RELEASE job")?.execute([])?;
@@ -397,13 +392,13 @@ impl Writer {
     }
 }
 
-/// The branches that marks were left for since; catalogue-wide ones count for every branch of the merchant.
 /// For measuring only: no decision depends on it.
 fn now_us() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// The branches that marks were left for since; catalogue-wide ones count for every branch of the merchant.
 fn branches_marked_after(conn: &Connection, n: i64) -> Result<Vec<BranchKey>, StoreError> {
     let sql = "SELECT DISTINCT merchant_id, branch_id FROM mark WHERE n > ?1 AND branch_id <> '*'
         UNION SELECT b.merchant_id, b.branch_id FROM (SELECT DISTINCT merchant_id FROM mark WHERE n > ?1 AND branch_id = '*') m

@@ -49,6 +49,10 @@ pub struct Fixture {
     pub clock: TestClock,
     /// Runs statements as another program would, in one transaction.
     pub sql: Box<dyn Fn(&str) + Send + Sync>,
+    /// An expression in its SQL: a text that no row for devices can have.
+    pub unreadable: &'static str,
+    /// Marks of others are taken along by a visit of their branch only, not by any write.
+    pub visits: bool,
     pub keep: Box<dyn Any + Send>,
 }
 
@@ -156,9 +160,15 @@ impl Fixture {
         self.write(SourceWrite::PutMerchant(settings)).await
     }
 
-    /// Everything written so far is sequenced: a write of our own takes all marks along.
+    /// Everything written so far is sequenced: a write of our own takes all marks along, or an upload without operations those of its branch.
     pub async fn settle(&self) {
         self.store.upkeep().await.unwrap();
+        if self.visits {
+            let branches = self.store.list(Listing::Branches(merchant()), None, 100).await.unwrap().items;
+            for branch in branches {
+                self.accept_from(branch["branch"].as_str().unwrap(), "visitor", "v", 0, Vec::new()).await.unwrap();
+            }
+        }
     }
 
     pub async fn write(&self, write: SourceWrite) -> Result<Written, StoreError> {

@@ -156,8 +156,8 @@ pub async fn a_row_that_breaks_the_rules_is_quarantined(f: Fixture) {
 
 pub async fn values_that_cannot_be_read_stop_no_other_row(f: Fixture) {
     let f = shop(f).await;
-    (f.sql)("UPDATE product SET name = CAST(x'fffe' AS TEXT) WHERE id = 'p'");
-    (f.sql)("UPDATE inventory SET unit = CAST(x'fffe' AS TEXT), quantity_milli = 1000 WHERE id = 'milk'");
+    (f.sql)(&format!("UPDATE product SET name = {} WHERE id = 'p'", f.unreadable));
+    (f.sql)(&format!("UPDATE inventory SET unit = {}, quantity_milli = 1000 WHERE id = 'milk'", f.unreadable));
     (f.sql)("UPDATE branch_product SET stock_milli = 1000000000001 WHERE product_id = 'p' AND branch_id = 'a'");
     (f.sql)("INSERT INTO branch_product (merchant_id, branch_id, product_id, stock_milli) VALUES ('m', 'b', 'q', -1000000000001)");
     (f.sql)("UPDATE product SET name = 'Fine' WHERE id = 'q'");

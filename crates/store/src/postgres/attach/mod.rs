@@ -28,11 +28,13 @@ mod watch;
 
 pub use error::AttachError;
 pub use install::Plan;
+pub(super) use live::{Live, Read};
 pub use name::{ColumnName, TableName};
 pub use propose::{Given, Notes, Proposal, propose};
 use tokio_postgres::Client;
 
 use self::{mapping::Mapping, table::Table};
+use super::{PgConfig, connect::Connector, error::described, migrate};
 
 /// How far an installation has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,17 +63,18 @@ pub struct Attacher {
 }
 
 impl Attacher {
-    /// Connects as whoever the URL says.
+    /// Connects as whoever the URL says, with the same rules about TLS as the store.
     pub async fn connect(url: &str) -> Result<Self, AttachError> {
-        let unreachable = |error: tokio_postgres::Error| AttachError::Unreachable(error.to_string());
-        let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.map_err(unreachable)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "the connection for attaching ended");
-            }
-        });
+        let config = PgConfig::new(url, std::sync::Arc::new(|| mstore_protocol::Timestamp::from_ms(0)));
+        let connector = Connector::new(&config).map_err(|error| AttachError::Unreachable(error.to_string()))?;
+        let client = connector.connect().await.map_err(|error| AttachError::Unreachable(described(&error)))?;
         client.batch_execute(SESSION).await?;
         Ok(Self { client })
+    }
+
+    /// Brings our schema up to date, and makes it if there is none.
+    pub async fn prepare(&self) -> Result<(), AttachError> {
+        migrate::up(&self.client).await.map_err(|error| AttachError::Damaged(error.to_string()))
     }
 
     /// Every table, view and foreign table that is not the system's or ours.
@@ -112,6 +115,17 @@ impl Attacher {
     pub async fn detach(&mut self, collection: &str) -> Result<usize, AttachError> {
         install::detach(&mut self.client, collection).await
     }
+}
+
+/// The advisory lock of the server that looks after attached tables; it holds it as long as its session lasts.
+pub(super) const TEND_LOCK: i64 = 0x6d73_746f_7266;
+
+/// What the session of that server needs beside what every session of ours has.
+pub(super) const TEND_SESSION: &str = "SET search_path = pg_catalog";
+
+/// Whether anything is attached.
+pub(super) async fn is_any(client: &Client) -> Result<bool, AttachError> {
+    Ok(client.query_opt("SELECT 1 FROM mstore.attached LIMIT 1", &[]).await?.is_some())
 }
 
 /// What our sessions need, whatever the role's or the database's defaults: floats in their shortest exact form, no rows hidden without an error.

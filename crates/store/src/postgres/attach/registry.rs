@@ -75,9 +75,13 @@ impl Attached {
         self.collections.get(name)
     }
 
-    /// Whether it is attached in a way that this version cannot read.
-    pub(in crate::postgres) fn is_broken(&self, name: &str) -> bool {
-        self.broken.contains_key(name)
+    /// Whether a collection is attached, in whatever state.
+    pub(in crate::postgres) fn has(&self, name: &str) -> bool {
+        self.collections.contains_key(name) || self.broken.contains_key(name)
+    }
+
+    pub(super) fn version(&self) -> i64 {
+        self.version
     }
 
     /// All of them, by name.

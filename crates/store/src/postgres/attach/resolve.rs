@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mstore_protocol::BranchKey;
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::GenericClient;
 
 use super::{
     AttachError, alarms, guard, key, live,
@@ -26,7 +26,7 @@ type Touched = BTreeSet<(String, String)>;
 
 /// Turns visible unresolved marks, those at these places (`ctid`) or all, into marks of branches; tells whether there were any. Call it first in a
 /// sequencing transaction.
-pub(super) async fn resolve(client: &Client, attached: &Attached, places: Option<&[String]>) -> Result<bool, AttachError> {
+pub(super) async fn resolve(client: &impl GenericClient, attached: &Attached, places: Option<&[String]>) -> Result<bool, AttachError> {
     let marks = match places {
         Some(places) => {
             let sql = "SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE ctid = ANY($1::text[]::tid[]) AND merchant_id = ''";
@@ -55,7 +55,7 @@ pub(super) async fn resolve(client: &Client, attached: &Attached, places: Option
     Ok(true)
 }
 
-async fn collection(client: &Client, registered: &Registered, new: NewBranch, kinds: &BTreeMap<&str, Touched>) -> Result<(), AttachError> {
+async fn collection(client: &impl GenericClient, registered: &Registered, new: NewBranch, kinds: &BTreeMap<&str, Touched>) -> Result<(), AttachError> {
     for (kind, touched) in kinds {
         match *kind {
             A_ROW => rows(client, registered, new, touched).await?,

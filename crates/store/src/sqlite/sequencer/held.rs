@@ -8,13 +8,10 @@ use mstore_protocol::{BranchKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    super::{
-        alarms,
-        mirror::{self, HeadEntry},
-    },
+    super::mirror::{self, HeadEntry},
     BLOCKED, RETRY_AFTER, Round, Sequencer, Within,
 };
-use crate::{OutboxMessage, StoreError};
+use crate::{OutboxMessage, StoreError, cases::alarms};
 
 /// Which branches stood still when the database was last written.
 pub(super) fn load(conn: &Connection) -> Result<HashMap<BranchKey, Timestamp>, StoreError> {

@@ -5,10 +5,10 @@ use mstore_protocol::{BranchKey, Collection};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
-    super::{alarms, error::damaged, job::Work, mirror},
+    super::{error::damaged, job::Work, mirror},
     Found, Place, sum,
 };
-use crate::{StoreError, SweepReport, failpoint};
+use crate::{StoreError, SweepReport, cases::alarms, failpoint};
 
 /// Marks what differs, mends what does not add up, says so once, and clears what is over.
 pub(in crate::sqlite) fn mend(work: &mut Work<'_>, mut found: Found) -> Result<SweepReport, StoreError> {

@@ -22,13 +22,6 @@ use super::{
     rows::Found,
 };
 
-const MIGRATIONS: [&str; 4] = [
-    include_str!("../../../../migrations/postgres/0001_source.sql"),
-    include_str!("../../../../migrations/postgres/0002_capture.sql"),
-    include_str!("../../../../migrations/postgres/0003_sync.sql"),
-    include_str!("../../../../migrations/postgres/0004_attach.sql"),
-];
-
 /// What `branch`, collection and id of a row came to.
 type Rows = BTreeMap<(String, String, String), Found>;
 
@@ -46,10 +39,7 @@ async fn foreign(name: &str, schema: &str) -> Option<Foreign> {
     let database = Postgres::shared().database(name);
     database.psql(schema);
     let attacher = Attacher::connect(&database.url()).await.unwrap();
-    attacher.client.batch_execute("CREATE SCHEMA mstore").await.unwrap();
-    for migration in MIGRATIONS {
-        attacher.client.batch_execute(migration).await.unwrap();
-    }
+    attacher.prepare().await.unwrap();
     Some(Foreign { database, attacher })
 }
 

@@ -1,0 +1,22 @@
+//! The use cases, written once for every database: what is judged, what is written, what is refused. They know the seam and no database.
+//!
+//! They sequence nothing: a case says which branches it touched, and whoever carries it out waits for their commits.
+
+mod admission;
+pub(crate) mod alarms;
+mod carrier;
+mod dead_letters;
+mod events;
+mod ledger;
+pub(crate) mod listing;
+mod locks;
+mod ops;
+mod recipe;
+mod registry;
+mod stock_books;
+mod transfers;
+mod work;
+mod writes;
+
+pub(crate) use carrier::{Carrier, accept, alarm, list, write};
+pub(crate) use work::{Seen, Size, Work};

@@ -1,0 +1,77 @@
+//! What operators read and what a clock starts.
+
+use async_trait::async_trait;
+use mstore_protocol::{BranchKey, DeviceId, Head};
+
+use super::{
+    PgStore, mirror,
+    snapshot::{SHARDS, Shards},
+    upkeep,
+};
+use crate::{Admin, Listing, Page, StoreError, StoreGauges, cases};
+
+#[async_trait]
+impl Admin for PgStore {
+    async fn list(&self, listing: Listing, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        cases::list(self, listing, after, limit).await
+    }
+
+    async fn heads(&self) -> Result<Vec<(BranchKey, Head)>, StoreError> {
+        let client = self.shared.reader().await?;
+        let all = (0..SHARDS).fold(Shards::default(), Shards::with);
+        let heads = mirror::heads_of(&client, &all.numbers(), 0).await?;
+        let mut heads: Vec<_> = heads.into_iter().map(|(key, entry)| (key, entry.head())).collect();
+        heads.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(heads)
+    }
+
+    async fn alarm(&self, kind: &str, key: Option<&BranchKey>, device: Option<&DeviceId>, detail: &str) -> Result<(), StoreError> {
+        cases::alarm(self, kind, key, device, detail).await
+    }
+
+    async fn upkeep(&self) -> Result<(), StoreError> {
+        let mut client = self.shared.reader().await?;
+        upkeep::run(&mut client, &self.shared.config, (self.shared.config.clock)()).await?;
+        drop(client);
+        self.shared.sequenced().await;
+        Ok(())
+    }
+
+    async fn prove_writable(&self) -> Result<(), StoreError> {
+        let client = self.shared.reader().await?;
+        let now = (self.shared.config.clock)().to_string();
+        let sql =
+            "INSERT INTO setting (name, value) VALUES ('proved_writable', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        client.execute(sql, &[&now]).await?;
+        Ok(())
+    }
+
+    async fn gauges(&self) -> Result<StoreGauges, StoreError> {
+        let client = self.shared.reader().await?;
+        let sql = "SELECT (SELECT count(*) FROM mark), (SELECT count(*) FROM outbox), (SELECT coalesce(sum(rows), 0)::bigint FROM head_collection),
+            (SELECT count(*) FROM head), (SELECT coalesce(max(id), 0) FROM alarm), (SELECT count(*) FROM hold)";
+        let statement = client.prepare_cached(sql).await?;
+        let row = client.query_one(&statement, &[]).await?;
+        let count = |i: usize| mirror::count(&row, i);
+        Ok(StoreGauges {
+            marks: count(0),
+            outbox: count(1),
+            mirror_rows: count(2),
+            branches: count(3),
+            alarms: count(4),
+            held: count(5),
+            unexplained_writes: 0,
+        })
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        if self.shared.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        self.shared.close();
+        self.shared.until_ended().await;
+        self.shared.pool.close();
+        self.join();
+        Ok(())
+    }
+}

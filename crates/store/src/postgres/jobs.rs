@@ -1,0 +1,231 @@
+//! Carries use cases out: each in a short READ COMMITTED transaction, done again when somebody else was faster, and answered when its branches are sequenced.
+//!
+//! Any server may carry out any case. Cases of one branch come one after the other by the lock on the branch's row; commits are grouped by PostgreSQL.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use deadpool_postgres::{Object, Pool};
+use mstore_protocol::{BranchKey, Code};
+use tokio::{
+    runtime::Handle,
+    time::{sleep, timeout},
+};
+
+use super::{
+    seen::{DEVICE_CHANGED, Sequencing, WAKE},
+    session::{Session, Trouble},
+    snapshot::shard_of,
+    waiters::{Visited, Wait},
+};
+use crate::{
+    StoreError,
+    cases::{Seen, Work},
+    failpoint,
+    sql::{Sql, args},
+};
+
+/// How often a case is tried before its caller is told to come again.
+const ATTEMPTS: u32 = 6;
+/// Whoever was in the way needs a moment; the pause before the n-th attempt is at most n times this.
+const PAUSE: Duration = Duration::from_millis(5);
+/// A write that nobody sequences for this long is answered all the same: it is kept, and its caller asks again. Longer than a shard needs to change hands.
+const SEQUENCED_WITHIN: Duration = Duration::from_secs(10);
+
+/// What carries cases out.
+pub(super) struct Jobs<S> {
+    pool: Pool,
+    sequencing: Arc<S>,
+}
+
+/// What an attempt came to.
+enum Attempt<T> {
+    /// Committed; somebody may have to be waited for.
+    Done(T, Option<Wait>),
+    /// Nothing was kept, and it is worth trying again.
+    Again(StoreError),
+    /// Nothing was kept, or nobody knows.
+    Failed(StoreError),
+}
+
+impl<S: Sequencing> Jobs<S> {
+    /// On the connections of a pool.
+    pub(super) fn new(pool: Pool, sequencing: Arc<S>) -> Self {
+        Self { pool, sequencing }
+    }
+
+    /// See [`crate::cases::Carrier::carry`].
+    pub(super) async fn carry<T: Send + 'static, R>(
+        &self,
+        mut run: impl FnMut(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
+        finish: impl FnOnce(T, &Seen) -> R,
+    ) -> Result<R, StoreError> {
+        for attempt in 1.. {
+            let object = self.pool.get().await?;
+            let (handle, sequencing, is_last) = (Handle::current(), Arc::clone(&self.sequencing), attempt == ATTEMPTS);
+            let task = tokio::task::spawn_blocking(move || {
+                let outcome = once(object, handle, &*sequencing, is_last, &mut run);
+                (outcome, run)
+            });
+            let panicked = |_| StoreError::Failed("this request made the server panic; see the log".into());
+            let (outcome, again) = task.await.map_err(panicked)?;
+            run = again;
+            match outcome {
+                Attempt::Done(value, None) => return Ok(finish(value, &Seen { durable_at_us: now_us(), ..Seen::default() })),
+                Attempt::Done(value, Some(wait)) => return self.sequenced(wait).await.map(|seen| finish(value, &seen)),
+                Attempt::Again(error) if !is_last => {
+                    tracing::debug!(attempt, %error, "a transaction is done again");
+                    sleep(PAUSE.mul_f64(f64::from(attempt) * rand::random::<f64>())).await;
+                }
+                Attempt::Again(error) | Attempt::Failed(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Closed)
+    }
+
+    /// See [`crate::cases::Carrier::read`].
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let object = self.pool.get().await?;
+        let handle = Handle::current();
+        let task = tokio::task::spawn_blocking(move || {
+            let open = Open::new(Session::begin(object, handle, "ISOLATION LEVEL REPEATABLE READ READ ONLY", true));
+            let found = read(open.sql());
+            open.undo();
+            found
+        });
+        task.await.map_err(|error| StoreError::Failed(format!("a read panicked: {error}")))?
+    }
+
+    async fn sequenced(&self, mut wait: Wait) -> Result<Seen, StoreError> {
+        self.sequencing.wake();
+        let late =
+            || StoreError::Busy { code: Code::Unavailable, detail: "it is kept, but nobody sequences its branch now; ask again".into() };
+        let visited = timeout(SEQUENCED_WITHIN, wait.visited()).await.map_err(|_| late())?;
+        failpoint::point("before_answer");
+        let Visited { commits, heads, durable_at_us } = visited.ok_or(StoreError::Closed)?;
+        Ok(Seen { commits, heads, durable_at_us })
+    }
+}
+
+/// A transaction that is undone unless it was ended: also when its case panics.
+struct Open(Option<Session>);
+
+impl Open {
+    fn new(session: Session) -> Self {
+        Self(Some(session))
+    }
+
+    fn session(&self) -> &Session {
+        self.0.as_ref().expect("it is open until it is ended")
+    }
+
+    fn sql(&self) -> &dyn Sql {
+        self.session()
+    }
+
+    fn commit(mut self) -> Result<(), StoreError> {
+        self.0.take().map_or(Ok(()), |session| session.end("COMMIT"))
+    }
+
+    fn undo(mut self) {
+        self.roll_back();
+    }
+
+    fn roll_back(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(|session| session.end("ROLLBACK")) {
+            tracing::debug!(%error, "a connection is given up");
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.roll_back();
+    }
+}
+
+fn once<T>(
+    object: Object,
+    handle: Handle,
+    sequencing: &impl Sequencing,
+    is_last: bool,
+    run: &mut impl FnMut(&mut Work<'_>) -> Result<T, StoreError>,
+) -> Attempt<T> {
+    let open = Open::new(Session::begin(object, handle, "ISOLATION LEVEL READ COMMITTED", is_last));
+    failpoint::point("begin");
+    let mut work = Work::new(open.sql(), sequencing.now());
+    let done = run(&mut work).and_then(|value| {
+        failpoint::point("job_done");
+        Ok((value, leave(work, sequencing)?))
+    });
+    let (value, wait) = match done {
+        Ok(done) => done,
+        Err(error) => {
+            let trouble = open.session().trouble();
+            open.undo();
+            return if trouble == Trouble::None { Attempt::Failed(error) } else { Attempt::Again(error) };
+        }
+    };
+    failpoint::point("before_commit");
+    match open.commit() {
+        Ok(()) => {
+            failpoint::point("after_commit");
+            Attempt::Done(value, wait)
+        }
+        // Whether it was kept nobody knows; whoever asks again is told, for every case is done once.
+        Err(error) => Attempt::Failed(error),
+    }
+}
+
+/// What a case leaves for whoever sequences, in its own transaction. `None`: it changed nothing that is sequenced.
+fn leave(work: Work<'_>, sequencing: &impl Sequencing) -> Result<Option<Wait>, StoreError> {
+    let Work { sql, touched, confirmed, named, changed, .. } = work;
+    for key in &confirmed {
+        let sql_text = "UPDATE hold SET is_confirmed = 1 WHERE merchant_id = ?1 AND branch_id = ?2";
+        sql.execute(sql_text, args![key.merchant.as_str(), key.branch.as_str()])?;
+    }
+    for (key, id) in named.iter().flat_map(|(key, ids)| ids.iter().map(move |id| (key, id))) {
+        let sql_text = "INSERT INTO named_operation (merchant_id, branch_id, id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        sql.execute(sql_text, args![key.merchant.as_str(), key.branch.as_str(), id.to_string()])?;
+    }
+    for device in &changed {
+        sql.row("SELECT pg_notify(?1, ?2)", args![DEVICE_CHANGED, device.as_str()], |_| Ok(()))?;
+    }
+    let (mut branches, visited) = marked(sql)?;
+    branches.extend(touched);
+    for key in branches.difference(&visited) {
+        let sql_text = "INSERT INTO mark (collection, merchant_id, branch_id, id) VALUES ('branch', ?1, ?2, '')";
+        sql.execute(sql_text, args![key.merchant.as_str(), key.branch.as_str()])?;
+    }
+    if branches.is_empty() {
+        return Ok(None);
+    }
+    let owned = sequencing.owned();
+    let elsewhere: BTreeSet<u8> = branches.iter().map(shard_of).filter(|shard| !owned.contains(*shard)).collect();
+    for shard in elsewhere {
+        sql.row("SELECT pg_notify(?1, ?2)", args![WAKE, shard.to_string()], |_| Ok(()))?;
+    }
+    let xid = sql.row("SELECT CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)", &[], |row| row.number(0))?;
+    Ok(xid.map(|xid| sequencing.register(xid, branches)))
+}
+
+/// The branches that this transaction left marks for, those of a whole catalogue included; and those of them that have a mark of their own.
+fn marked(db: &dyn Sql) -> Result<(BTreeSet<BranchKey>, BTreeSet<BranchKey>), StoreError> {
+    let sql = "SELECT DISTINCT merchant_id, branch_id, 1 FROM mark WHERE xid = pg_current_xact_id() AND branch_id <> '*'
+        UNION ALL SELECT b.merchant_id, b.branch_id, 0 FROM branch b
+        WHERE b.merchant_id IN (SELECT merchant_id FROM mark WHERE xid = pg_current_xact_id() AND branch_id = '*')";
+    let found = db.rows(sql, &[], |row| Ok((row.key(0)?, row.flag(2)?)))?;
+    let visited = found.iter().filter(|(_, own)| *own).map(|(key, _)| key.clone()).collect();
+    Ok((found.into_iter().map(|(key, _)| key).collect(), visited))
+}
+
+/// For measuring only: no decision depends on it.
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! Jobs of two servers on one database, at the same time. Sequencing is not asked here: a stand-in says that it is done as soon as it is woken.
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeMap, future::Future, sync::Mutex};
+
+use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
+use mstore_protocol::{
+    Currency, DeviceId, EventRequest, MerchantId, Money, OperationId, Quantity, StockTarget, Timestamp, Verdict, VerdictStatus,
+};
+use mstore_rig::{Database, Postgres, Program, have};
+use serde_json::{Value, json};
+use tokio_postgres::NoTls;
+
+use super::*;
+use crate::{
+    AcceptUpload, Listing, Merchant, MoveKind, NewClaim, Page, Product, Registry as _, SourceWrite, StockBooks as _, StockMove,
+    StockPolicy, Written,
+    cases::{self, Carrier, Size},
+    postgres::{
+        migrate,
+        snapshot::{Shards, Snapshot},
+        waiters::{Visits, Waiters},
+    },
+};
+
+/// Says of every branch that it was visited.
+#[derive(Default)]
+struct Prompt {
+    waiters: Arc<Waiters>,
+    next: Mutex<u64>,
+}
+
+impl Sequencing for Prompt {
+    fn now(&self) -> Timestamp {
+        Timestamp::parse("2026-11-22T06:41:00.000Z").unwrap()
+    }
+
+    fn owned(&self) -> Shards {
+        Shards::default()
+    }
+
+    fn register(&self, xid: u64, branches: BTreeSet<BranchKey>) -> Wait {
+        self.waiters.register(xid, branches)
+    }
+
+    fn wake(&self) {
+        let mut next = self.next.lock().unwrap();
+        *next += 1;
+        let open = self.waiters.open();
+        let end = open.iter().map(|(xid, _)| xid + 1).max().unwrap_or(1);
+        let heads = open.into_iter().map(|(_, key)| (key, Some(*next))).collect();
+        let snapshot = Snapshot::parse(&format!("{end}:{end}:")).unwrap();
+        self.waiters.tell(&snapshot, &Visits { commits: BTreeMap::new(), heads, durable_at_us: 1 });
+    }
+}
+
+/// A server, as far as its jobs go.
+struct Server(Jobs<Prompt>);
+
+impl Carrier for Server {
+    fn carry<T: Send + 'static, R: Send + 'static>(
+        &self,
+        _: Size,
+        run: impl FnMut(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
+        finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
+    ) -> impl Future<Output = Result<R, StoreError>> + Send {
+        self.0.carry(run, finish)
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send {
+        self.0.read(read)
+    }
+}
+
+impl Server {
+    fn on(database: &Database<'_>) -> Self {
+        let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(database.url().parse().unwrap(), NoTls, manager);
+        let hook = deadpool_postgres::Hook::async_fn(|client, _| {
+            Box::pin(async move {
+                client
+                    .batch_execute("SET search_path = mstore; SET lock_timeout = 5000")
+                    .await
+                    .map_err(deadpool_postgres::HookError::Backend)
+            })
+        });
+        let pool = Pool::builder(manager).max_size(4).post_create(hook).build().unwrap();
+        Self(Jobs::new(pool, Arc::new(Prompt::default())))
+    }
+
+    async fn write(&self, write: SourceWrite) -> Result<Written, StoreError> {
+        cases::write(self, write).await
+    }
+
+    async fn accept(&self, at: &str, till: &str, operations: &[Value]) -> Result<Vec<Verdict>, StoreError> {
+        let operations = operations.iter().map(Value::to_string).collect();
+        let device = DeviceId::parse(till).unwrap();
+        cases::accept(self, AcceptUpload { key: key(at), device, journal_id: "j".into(), clock_offset_ms: 0, operations }).await
+    }
+
+    async fn list(&self, listing: Listing) -> Page {
+        cases::list(self, listing, None, 500).await.unwrap()
+    }
+}
+
+/// Two servers on a database with a merchant `m`, branches `a` and `b`, a product `p`.
+async fn servers(database: &Database<'_>) -> (Server, Server) {
+    let (client, connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    migrate::up(&client).await.unwrap();
+    let one = Server::on(database);
+    put_merchant(&one, StockPolicy::Warn).await;
+    for name in ["a", "b"] {
+        one.write(SourceWrite::PutBranch { key: key(name), name: name.into() }).await.unwrap();
+    }
+    one.write(put(&["p"])).await.unwrap();
+    (one, Server::on(database))
+}
+
+async fn put_merchant(server: &Server, stock_policy: StockPolicy) {
+    let currency = Currency::parse("IDR").unwrap();
+    let merchant = Merchant { merchant: merchant(), name: "M".into(), currency, stock_policy, stock_authority: Default::default() };
+    server.write(SourceWrite::PutMerchant(merchant)).await.unwrap();
+}
+
+fn merchant() -> MerchantId {
+    MerchantId::parse("m").unwrap()
+}
+
+fn key(branch: &str) -> BranchKey {
+    BranchKey::parse("m", branch).unwrap()
+}
+
+fn id() -> OperationId {
+    OperationId::from_parts(Timestamp::from_ms(1_795_000_000_000), rand::random())
+}
+
+fn product(id: &str, sku: &str) -> Product {
+    let price = Money::new(500, Currency::parse("IDR").unwrap()).unwrap();
+    let (sku, name, unit) = (sku.into(), format!("Product {id}"), "pcs".into());
+    Product { id: id.into(), sku, barcode: None, name, category: None, unit, price, track_stock: true, is_active: true }
+}
+
+fn put(ids: &[&str]) -> SourceWrite {
+    SourceWrite::PutProducts { merchant: merchant(), products: ids.iter().map(|id| product(id, id)).collect() }
+}
+
+fn sale(seq: u64) -> Value {
+    let money = json!({"amount": 500, "currency": "IDR"});
+    json!({"id": id().to_string(), "device_seq": seq, "type": "sale", "occurred_at": "2026-11-22T06:40:00.000Z",
+        "lines": [{"line_no": 1, "product_id": "p", "quantity": "1", "unit_price": money, "total": money}],
+        "tenders": [{"type": "cash", "amount": money}], "total": money, "receipt_no": format!("R{seq}"), "business_date": "2026-11-22"})
+}
+
+fn transfer(seq: u64, to: &str) -> Value {
+    json!({"id": id().to_string(), "device_seq": seq, "type": "transfer", "occurred_at": "2026-11-22T06:40:00.000Z",
+        "collection": "product", "item_id": "p", "quantity": "1", "reason": "x", "to_branch": to})
+}
+
+async fn deliver(server: &Server, at: &str, quantity: &str) -> Result<Written, StoreError> {
+    let quantity = Quantity::parse(quantity).unwrap();
+    let (kind, reason) = (MoveKind::Delta, "test".into());
+    let one = StockMove { id: id(), collection: StockTarget::Product, item_id: "p".into(), kind, quantity, reason };
+    server.write(SourceWrite::MoveStock { key: key(at), moves: vec![one] }).await
+}
+
+fn stock(database: &Database<'_>, at: &str) -> String {
+    database.psql(&format!("SELECT stock_milli || ' ' || ledger_milli FROM mstore.branch_product WHERE branch_id = '{at}'"))
+}
+
+macro_rules! tests {
+    ($($name:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            if have(&[Program::Postgres]) {
+                let database = Postgres::shared().database("jobs");
+                let (one, two) = servers(&database).await;
+                races::$name(&database, &one, &two).await;
+            }
+        })*
+    };
+}
+
+tests! {
+    an_operation_sent_to_two_servers_is_accepted_once the_last_item_is_oversold_once a_blocked_adjustment_passes_once
+    transfers_that_cross_end a_claim_is_redeemed_once a_sku_goes_to_one_product an_event_is_taken_once a_lost_connection_is_replaced
+    what_cannot_be_kept_is_refused_by_itself a_change_without_effect_leaves_nothing
+}
+
+mod races {
+    use super::*;
+
+    const ROUNDS: u64 = 20;
+
+    pub(super) async fn an_operation_sent_to_two_servers_is_accepted_once(database: &Database<'_>, one: &Server, two: &Server) {
+        for n in 1..=ROUNDS {
+            // Two branches: their cases are not kept apart by the lock.
+            let other = if n % 2 == 0 { "a" } else { "b" };
+            let operations = [sale(n)];
+            let (here, there) = tokio::join!(one.accept("a", "till", &operations), two.accept(other, "till", &operations));
+            let mut statuses = [here.unwrap()[0].status, there.unwrap()[0].status];
+            statuses.sort_by_key(|status| *status != VerdictStatus::Accepted);
+            assert_eq!(statuses, [VerdictStatus::Accepted, VerdictStatus::Duplicate]);
+        }
+        let moved = database.psql("SELECT sum(stock_milli), sum(ledger_milli) FROM mstore.branch_product");
+        assert_eq!(moved, format!("-{0}|-{0}", ROUNDS * 1000));
+        assert_eq!(database.psql("SELECT count(*) FROM mstore.transactions"), ROUNDS.to_string());
+    }
+
+    pub(super) async fn the_last_item_is_oversold_once(database: &Database<'_>, one: &Server, two: &Server) {
+        for n in 1..=ROUNDS {
+            deliver(one, "a", "1").await.unwrap();
+            let (here, there) = ([sale(n)], [sale(n)]);
+            let (here, there) = tokio::join!(one.accept("a", "till-1", &here), two.accept("a", "till-2", &there));
+            let flags = [here.unwrap()[0].code, there.unwrap()[0].code];
+            assert_eq!(flags.iter().flatten().collect::<Vec<_>>(), [&Code::BelowZero]);
+            deliver(two, "a", "1").await.unwrap();
+        }
+        assert_eq!(database.psql("SELECT count(*), min(stock_milli) FROM mstore.oversell"), format!("{ROUNDS}|-1000"));
+        assert_eq!(stock(database, "a"), "0 0");
+    }
+
+    pub(super) async fn a_blocked_adjustment_passes_once(database: &Database<'_>, one: &Server, two: &Server) {
+        put_merchant(one, StockPolicy::Block).await;
+        for _ in 0..ROUNDS {
+            deliver(two, "a", "1").await.unwrap();
+            let (here, there) = tokio::join!(deliver(one, "a", "-1"), deliver(two, "a", "-1"));
+            let refused =
+                [here, there].into_iter().filter(|outcome| matches!(outcome, Err(StoreError::Refused { code: Code::BelowZero, .. })));
+            assert_eq!(refused.count(), 1);
+        }
+        assert_eq!(stock(database, "a"), "0 0");
+    }
+
+    pub(super) async fn transfers_that_cross_end(database: &Database<'_>, one: &Server, two: &Server) {
+        deliver(one, "a", "100").await.unwrap();
+        deliver(one, "b", "100").await.unwrap();
+        for n in 1..=ROUNDS {
+            let (out, back) = ([transfer(2 * n - 1, "b"), transfer(2 * n, "b")], [transfer(n, "a")]);
+            let (out, back) = tokio::join!(one.accept("a", "till-1", &out), two.accept("b", "till-2", &back));
+            let verdicts = [out.unwrap(), back.unwrap()].concat();
+            assert!(verdicts.iter().all(|verdict| verdict.status == VerdictStatus::Accepted), "{verdicts:?}");
+        }
+        assert_eq!((stock(database, "a"), stock(database, "b")), ("80000 80000".into(), "120000 120000".into()));
+        assert_eq!(one.imbalances(&merchant()).await.unwrap(), []);
+    }
+
+    pub(super) async fn a_claim_is_redeemed_once(_: &Database<'_>, one: &Server, two: &Server) {
+        let now = Timestamp::parse("2026-11-22T06:41:00.000Z").unwrap();
+        for n in 0..ROUNDS {
+            let (code_hash, device) = (rand::random(), DeviceId::parse(&format!("till-{n}")).unwrap());
+            let claim = NewClaim { code_hash, device: device.clone(), key: key("a"), name: String::new(), expires_at: now.plus_ms(1000) };
+            one.claim(claim).await.unwrap();
+            let (here, there) = tokio::join!(one.redeem(code_hash, "x", now), two.redeem(code_hash, "y", now));
+            let refused = [&here, &there].into_iter().filter(|it| matches!(it, Err(StoreError::Refused { code: Code::ClaimRefused, .. })));
+            assert_eq!(refused.count(), 1, "{here:?} {there:?}");
+            assert_eq!(two.device(&device).await.unwrap().unwrap().generation, 1);
+        }
+    }
+
+    pub(super) async fn a_sku_goes_to_one_product(database: &Database<'_>, one: &Server, two: &Server) {
+        for n in 0..ROUNDS {
+            let put = |id: String| SourceWrite::PutProducts { merchant: merchant(), products: vec![product(&id, &format!("sku-{n}"))] };
+            let (here, there) = tokio::join!(one.write(put(format!("x-{n}"))), two.write(put(format!("y-{n}"))));
+            let taken = [here, there].into_iter().filter(|it| matches!(it, Err(StoreError::Refused { code: Code::SkuTaken, .. })));
+            assert_eq!(taken.count(), 1);
+        }
+        assert_eq!(database.psql("SELECT count(*) - count(DISTINCT sku) FROM mstore.product"), "0");
+    }
+
+    pub(super) async fn an_event_is_taken_once(database: &Database<'_>, one: &Server, two: &Server) {
+        for n in 0..ROUNDS {
+            let event: EventRequest = serde_json::from_value(json!({"type": "product_stock_updated", "idempotency_key": format!("k{n}"),
+                "version": n, "product_id": "p", "stock": n.to_string(), "ops": [id().to_string()]}))
+            .unwrap();
+            let write = || SourceWrite::Event { key: key("a"), event: Box::new(event.clone()) };
+            let (here, there) = tokio::join!(one.write(write()), two.write(write()));
+            assert_eq!(usize::from(here.unwrap().duplicate) + usize::from(there.unwrap().duplicate), 1);
+        }
+        assert_eq!(stock(database, "a"), format!("{0} {0}", (ROUNDS - 1) * 1000));
+        assert_eq!(database.psql("SELECT count(*) FROM mstore.named_operation"), ROUNDS.to_string());
+    }
+
+    pub(super) async fn a_lost_connection_is_replaced(database: &Database<'_>, one: &Server, _: &Server) {
+        for n in 1..=3 {
+            let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+            mstore_rig::psql(&database.superuser_url(), end);
+            assert_eq!(one.accept("a", "till", &[sale(n)]).await.unwrap()[0].status, VerdictStatus::Accepted);
+        }
+        assert_eq!(stock(database, "a"), "-3000 -3000");
+    }
+
+    pub(super) async fn what_cannot_be_kept_is_refused_by_itself(database: &Database<'_>, one: &Server, two: &Server) {
+        let mut named = product("q", "q");
+        named.name = "a\0b".into();
+        let refused = one.write(SourceWrite::PutProducts { merchant: merchant(), products: vec![named] }).await;
+        assert!(matches!(&refused, Err(StoreError::Refused { code: Code::MalformedRow, .. })), "{refused:?}");
+        // Somebody's trigger refuses one receipt; its neighbours pass.
+        database.psql(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON mstore.transactions FOR EACH ROW WHEN (NEW.body LIKE '%R2%') EXECUTE FUNCTION refuse()",
+        );
+        let mut odd = sale(3);
+        odd["type"] = "a\0b".into();
+        let verdicts = two.accept("a", "till", &[sale(1), sale(2), odd, sale(4)]).await.unwrap();
+        let codes: Vec<_> = verdicts.iter().map(|verdict| (verdict.status, verdict.code)).collect();
+        assert_eq!((codes[0].0, codes[3].0), (VerdictStatus::Accepted, VerdictStatus::Accepted), "{verdicts:?}");
+        assert_eq!(codes[1], (VerdictStatus::Rejected, Some(Code::Internal)));
+        assert_eq!(codes[2].0, VerdictStatus::Rejected);
+        let alarms = two.list(Listing::Alarms).await;
+        assert!(alarms.items.iter().any(|alarm| alarm["kind"] == "operation_failed"), "{alarms:?}");
+        assert_eq!(two.list(Listing::Operations(key("a"))).await.items.len(), 3);
+    }
+
+    pub(super) async fn a_change_without_effect_leaves_nothing(database: &Database<'_>, one: &Server, two: &Server) {
+        let marks = || database.psql("SELECT count(*) FROM mstore.mark");
+        let before = marks();
+        one.write(put(&["p"])).await.unwrap();
+        two.set_transfer_arrival(&merchant(), crate::TransferArrival::OnReceipt).await.unwrap();
+        assert_eq!(marks(), before);
+    }
+}
