@@ -117,6 +117,8 @@ codes! {
     LateDelta = "late_delta", 422, Never, "A count already included this movement", "nothing; it is recorded without an effect";
     NearCount = "near_count", 422, Never, "Within the clock tolerance of a count", "check the count; the order of the two cannot be told";
     StockDecidedElsewhere = "stock_decided_elsewhere", 422, Never, "This merchant's stock is decided by its backend", "send stock through the events of that backend";
+    AwaitsBackend = "awaits_backend", 422, Never, "The merchant's backend has not decided yet", "nothing; the till asks again when it has";
+    RefusedByBackend = "refused_by_backend", 422, Never, "The merchant's backend refused this operation", "read the backend's own code in the detail; correct the operation and send it again, or discard it";
     StaleEvent = "stale_event", 409, Never, "A newer version of this row was seen", "nothing; the newer figure stands";
     ClaimRefused = "claim_refused", 401, Never, "The claim code is wrong, used or older than 15 minutes", "make a new one: mstore-sync device add";
     DeviceActive = "device_active", 409, Never, "This device is at work in another branch", "move it first: mstore-sync device move TILL BRANCH; or choose another id";

@@ -1,6 +1,7 @@
 //! The store on PostgreSQL: any server carries out writes, each branch is sequenced by one server at a time, triggers capture what any program writes.
 
 mod admin;
+mod agree;
 pub mod attach;
 mod changes;
 mod check;
@@ -32,6 +33,7 @@ use std::{
     thread::JoinHandle,
 };
 
+pub use agree::Disagreement;
 use async_trait::async_trait;
 pub use config::PgConfig;
 pub use error::PgOpenError;

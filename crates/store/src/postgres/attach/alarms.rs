@@ -21,7 +21,8 @@ pub(super) async fn raise_unless_open(client: &impl GenericClient, kind: &str, c
 
 /// The trouble is over.
 pub(super) async fn clear(client: &impl GenericClient, kind: &str, collection: &str) -> Result<(), AttachError> {
-    let sql = "UPDATE mstore.alarm SET cleared_at = mstore.utc_now() WHERE kind = $1 AND cleared_at IS NULL AND starts_with(detail, $2 || ':')";
+    let sql =
+        "UPDATE mstore.alarm SET cleared_at = mstore.utc_now() WHERE kind = $1 AND cleared_at IS NULL AND starts_with(detail, $2 || ':')";
     client.execute(sql, &[&kind, &collection]).await?;
     Ok(())
 }

@@ -13,7 +13,8 @@ use super::{
 /// Makes a branch unless it is there, and its merchant likewise, after the mapping's own.
 pub(super) async fn create(client: &impl GenericClient, key: &BranchKey, name: &str, currency: &str) -> Result<(), AttachError> {
     merchant(client, key.merchant.as_str(), key.merchant.as_str(), currency).await?;
-    let sql = "INSERT INTO mstore.branch (merchant_id, branch_id, name) VALUES ($1, $2, $3) ON CONFLICT (merchant_id, branch_id) DO NOTHING";
+    let sql =
+        "INSERT INTO mstore.branch (merchant_id, branch_id, name) VALUES ($1, $2, $3) ON CONFLICT (merchant_id, branch_id) DO NOTHING";
     let is_new = client.execute(sql, &[&key.merchant.as_str(), &key.branch.as_str(), &name]).await? > 0;
     if is_new {
         tracing::info!(branch = %key, "branch made after an attached table");
@@ -57,6 +58,7 @@ fn table_sql(branches: &Branches, of: &MerchantMapping, tables: &Tables) -> Resu
         Some(name) => format!("mstore.segment({})", key::text_sql(OWN, column(name)?)),
         None => super::name::literal(&of.id),
     };
-    let name = branches.name.as_ref().map(column).transpose()?.map_or("''".into(), |column| format!("{OWN}.{}::text", quoted(&column.name)));
+    let name =
+        branches.name.as_ref().map(column).transpose()?.map_or("''".into(), |column| format!("{OWN}.{}::text", quoted(&column.name)));
     Ok(Some(format!("SELECT {merchant}, mstore.segment({}), {name} FROM {} AS {OWN}", key::text_sql(OWN, branch), table.name.sql())))
 }

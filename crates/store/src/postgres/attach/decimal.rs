@@ -95,7 +95,16 @@ mod tests {
     #[test]
     fn numbers_are_scaled_exactly_or_not_at_all() {
         let scaled = |text: &str, scale| Decimal::parse(text).unwrap().scaled(scale, false);
-        for (text, scale, is) in [("9.65", 2, 965), ("-0.05", 2, -5), ("18", 2, 1800), ("1.0000", 2, 100), ("1e+02", 0, 100), ("1.5e-01", 2, 15), ("0", 2, 0), ("-0.000", 2, 0)] {
+        for (text, scale, is) in [
+            ("9.65", 2, 965),
+            ("-0.05", 2, -5),
+            ("18", 2, 1800),
+            ("1.0000", 2, 100),
+            ("1e+02", 0, 100),
+            ("1.5e-01", 2, 15),
+            ("0", 2, 0),
+            ("-0.000", 2, 0),
+        ] {
             assert_eq!(scaled(text, scale), Ok(is), "{text}");
         }
         assert_eq!(scaled("9.654", 2), Err(Misfit::Inexact));
@@ -115,7 +124,9 @@ mod tests {
 
     #[test]
     fn a_plain_number_has_no_exponent() {
-        for (text, is) in [("1e+20", "100000000000000000000"), ("1.5e-07", "0.00000015"), ("-12.50", "-12.50"), ("0", "0"), ("0e+5", "0"), ("-0", "0")] {
+        for (text, is) in
+            [("1e+20", "100000000000000000000"), ("1.5e-07", "0.00000015"), ("-12.50", "-12.50"), ("0", "0"), ("0e+5", "0"), ("-0", "0")]
+        {
             assert_eq!(Decimal::parse(text).unwrap().plain(), is, "{text}");
         }
     }

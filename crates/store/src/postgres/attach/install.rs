@@ -8,8 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio_postgres::{Client, GenericClient, error::SqlState};
 
 use super::{
-    AttachError, Progress, branches,
-    look,
+    AttachError, Progress, branches, look,
     mapping::{CollectionMapping, Mapping},
     name::{TableName, quoted},
     registry::{self, Shared},
@@ -123,7 +122,13 @@ impl Plan {
 pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), AttachError> {
     let transaction = client.transaction().await?;
     let merchant = &plan.mapping.merchant;
-    branches::merchant(&transaction, &merchant.id, if merchant.name.is_empty() { &merchant.id } else { &merchant.name }, &merchant.currency).await?;
+    branches::merchant(
+        &transaction,
+        &merchant.id,
+        if merchant.name.is_empty() { &merchant.id } else { &merchant.name },
+        &merchant.currency,
+    )
+    .await?;
     branches::from_table(&transaction, &plan.mapping.branches, merchant, &plan.tables).await?;
     for planned in &plan.collections {
         for capture in &planned.captures {
@@ -145,7 +150,11 @@ pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut (dy
     Ok(())
 }
 
-async fn fixed_branch(client: &impl GenericClient, mapping: &CollectionMapping, merchant: &super::mapping::MerchantMapping) -> Result<(), AttachError> {
+async fn fixed_branch(
+    client: &impl GenericClient,
+    mapping: &CollectionMapping,
+    merchant: &super::mapping::MerchantMapping,
+) -> Result<(), AttachError> {
     use super::mapping::Place::Fixed;
     let Fixed { fixed: branch } = &mapping.branch else { return Ok(()) };
     let of = if let Fixed { fixed } = &mapping.merchant { fixed } else { &merchant.id };

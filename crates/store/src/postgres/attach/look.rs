@@ -118,7 +118,11 @@ mod raw {
 
     pub(super) fn parse(text: &str) -> Result<Table, AttachError> {
         let raw: Relation = serde_json::from_str(text)?;
-        let part = |part: RawPart| Part { oid: part.oid, name: TableName::new(part.schema, part.relation), has_triggers: part.kind.has_triggers() };
+        let part = |part: RawPart| Part {
+            oid: part.oid,
+            name: TableName::new(part.schema, part.relation),
+            has_triggers: part.kind.has_triggers(),
+        };
         let reference = |reference: RawReference| table::Reference {
             columns: reference.columns,
             table: TableName::new(reference.schema, reference.relation),

@@ -129,5 +129,6 @@ pub(super) async fn is_any(client: &Client) -> Result<bool, AttachError> {
 }
 
 /// What our sessions need, whatever the role's or the database's defaults: floats in their shortest exact form, no rows hidden without an error.
-const SESSION: &str = "SET search_path = pg_catalog; SET extra_float_digits = 1; SET row_security = off; SET standard_conforming_strings = on;
+const SESSION: &str =
+    "SET search_path = pg_catalog; SET extra_float_digits = 1; SET row_security = off; SET standard_conforming_strings = on;
     SET application_name = 'mstore-sync attach'";

@@ -129,7 +129,13 @@ pub(super) async fn store_shared(client: &impl GenericClient, shared: &Shared) -
 }
 
 /// Writes one collection, flowing.
-pub(super) async fn store(client: &impl GenericClient, mapping: &CollectionMapping, tables: &Tables, currency: &str, relation: u32) -> Result<(), AttachError> {
+pub(super) async fn store(
+    client: &impl GenericClient,
+    mapping: &CollectionMapping,
+    tables: &Tables,
+    currency: &str,
+    relation: u32,
+) -> Result<(), AttachError> {
     let tables: Vec<_> = tables.values().collect();
     let sql = "INSERT INTO mstore.attached (collection, mapping, currency, relation, tables, attached_at) VALUES ($1, $2::text::jsonb, $3, $4, $5::text::jsonb, mstore.utc_now())
         ON CONFLICT (collection) DO UPDATE SET mapping = excluded.mapping, currency = excluded.currency, relation = excluded.relation, tables = excluded.tables,

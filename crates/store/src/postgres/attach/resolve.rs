@@ -131,7 +131,13 @@ async fn rows(client: &impl GenericClient, registered: &Registered, new: NewBran
 }
 
 /// Marks every row there is and every row that devices have; all, or of one branch (`merchant/branch`).
-async fn everything(client: &impl GenericClient, registered: &Registered, new: NewBranch, scope: &str, xid: &str) -> Result<(), AttachError> {
+async fn everything(
+    client: &impl GenericClient,
+    registered: &Registered,
+    new: NewBranch,
+    scope: &str,
+    xid: &str,
+) -> Result<(), AttachError> {
     let source = &registered.source;
     let only = scope.split_once('/').and_then(|(merchant, branch)| BranchKey::parse(merchant, branch).ok());
     let mut after = None;
@@ -201,7 +207,9 @@ impl Owned {
 
     /// Keeps what one branch has.
     fn keep(&mut self, only: &BranchKey) {
-        let is_its = |at: usize| self.merchants[at] == only.merchant.as_str() && (self.branches[at] == "*" || self.branches[at] == only.branch.as_str());
+        let is_its = |at: usize| {
+            self.merchants[at] == only.merchant.as_str() && (self.branches[at] == "*" || self.branches[at] == only.branch.as_str())
+        };
         let kept: Vec<usize> = (0..self.ids.len()).filter(|at| is_its(*at)).collect();
         self.ids = kept.iter().map(|at| self.ids[*at].clone()).collect();
         self.xids.truncate(kept.len());
@@ -226,7 +234,13 @@ impl Owned {
     }
 
     /// The marks; branches that nobody has seen before are made or alarmed.
-    pub(super) async fn mark(&self, client: &impl GenericClient, source: &Source, currency: &str, new: NewBranch) -> Result<(), AttachError> {
+    pub(super) async fn mark(
+        &self,
+        client: &impl GenericClient,
+        source: &Source,
+        currency: &str,
+        new: NewBranch,
+    ) -> Result<(), AttachError> {
         let collection = source.collection.as_str();
         let unknown = self.unknown(client).await?;
         if new == NewBranch::Create {
@@ -237,7 +251,10 @@ impl Owned {
         let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
             SELECT $1, w.m, w.b, w.id, w.xid::xid8 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS w(m, b, id, xid)";
         client.execute(sql, &[&collection, &self.merchants, &self.branches, &self.ids, &self.xids]).await?;
-        let homeless = |at: &usize| new == NewBranch::Alarm && unknown.iter().any(|key| self.merchants[*at] == key.merchant.as_str() && self.branches[*at] == key.branch.as_str());
+        let homeless = |at: &usize| {
+            new == NewBranch::Alarm
+                && unknown.iter().any(|key| self.merchants[*at] == key.merchant.as_str() && self.branches[*at] == key.branch.as_str())
+        };
         let waiting: Vec<usize> = (0..self.ids.len()).filter(homeless).collect();
         let reasons = self.strays.iter().map(|id| (id.as_str(), "its merchant or branch is NULL".to_owned())).chain(
             waiting.iter().map(|at| (self.ids[*at].as_str(), format!("there is no branch {}/{}", self.merchants[*at], self.branches[*at]))),

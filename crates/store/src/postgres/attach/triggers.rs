@@ -40,7 +40,12 @@ pub(super) fn captures(source: &Source) -> Vec<Capture> {
         captures.push(Capture { function: function(collection, 0), table: source.table.clone(), select: own(source), all: all.clone() });
     }
     for (n, related) in (1..).zip(&source.related) {
-        captures.push(Capture { function: function(collection, n), table: related.table.clone(), select: of_related(source, related), all: all.clone() });
+        captures.push(Capture {
+            function: function(collection, n),
+            table: related.table.clone(),
+            select: of_related(source, related),
+            all: all.clone(),
+        });
     }
     captures
 }
@@ -67,7 +72,10 @@ fn own(source: &Source) -> String {
         return format!("SELECT {name}, '', {}, {id} FROM {{rows}} AS {OWN}", literal(A_ROW));
     }
     match &source.branch {
-        None => format!("SELECT {name}, coalesce({m}, ''), CASE WHEN {m} IS NULL THEN '' ELSE '*' END, {id} FROM {{rows}} AS {OWN}", m = source.merchant),
+        None => format!(
+            "SELECT {name}, coalesce({m}, ''), CASE WHEN {m} IS NULL THEN '' ELSE '*' END, {id} FROM {{rows}} AS {OWN}",
+            m = source.merchant
+        ),
         Some(branch) if branch.starts_with('\'') && source.merchant.starts_with('\'') => {
             format!("SELECT {name}, {}, {branch}, {id} FROM {{rows}} AS {OWN}", source.merchant)
         }

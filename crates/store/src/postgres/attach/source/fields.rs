@@ -2,7 +2,15 @@
 
 use mstore_protocol::Currency;
 
-use super::{super::{convert::{Convert, CurrencyOf}, mapping::{As, Field}, name::{literal, quoted}, table::{Column, Family}}, Scope};
+use super::{
+    super::{
+        convert::{Convert, CurrencyOf},
+        mapping::{As, Field},
+        name::{literal, quoted},
+        table::{Column, Family},
+    },
+    Scope,
+};
 
 /// One field of a row.
 #[derive(Debug, Clone)]
@@ -105,9 +113,7 @@ fn expression(alias: &str, column: &Column, becomes: As, zone: Option<&str>) -> 
         (_, Family::Bytes) => refuse(),
         (As::Money | As::Quantity | As::Decimal, Family::Money) => Ok(format!("{value}::numeric::text")),
         (As::Time, Family::Time) => Ok(as_json(format!("{value} AT TIME ZONE 'UTC'"))),
-        (As::Time, Family::LocalTime) => {
-            Ok(as_json(format!("{value} AT TIME ZONE {} AT TIME ZONE 'UTC'", literal(zone.unwrap_or("UTC")))))
-        }
+        (As::Time, Family::LocalTime) => Ok(as_json(format!("{value} AT TIME ZONE {} AT TIME ZONE 'UTC'", literal(zone.unwrap_or("UTC"))))),
         (As::Date, Family::Date) => Ok(as_json(value)),
         (As::Time, Family::Text) | (As::Date, Family::Text) => Ok(format!("{value}::text")),
         (As::Time | As::Date, _) => refuse(),
