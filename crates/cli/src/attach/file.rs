@@ -43,10 +43,24 @@ pub(super) fn text(proposal: &Proposal, tables: &[Table], is_currency_known: boo
     let mut out = TOP.to_owned();
     let Mapping { merchant, branches, collections } = &proposal.mapping;
     let guess = if is_currency_known { "" } else { "  # a guess: no table says it" };
-    line(&mut out, format!("\n[merchant]\nid = {}\nname = {}\ncurrency = {}{guess}", quoted(&merchant.id), quoted(&merchant.name), quoted(&merchant.currency)));
+    line(
+        &mut out,
+        format!(
+            "\n[merchant]\nid = {}\nname = {}\ncurrency = {}{guess}",
+            quoted(&merchant.id),
+            quoted(&merchant.name),
+            quoted(&merchant.currency)
+        ),
+    );
     line(&mut out, "\n[branches]".into());
     let new = if branches.new == NewBranch::Create { "create" } else { "alarm" };
-    line(&mut out, format!("new = {}  # a branch value that nobody has seen before: \"create\" makes the branch, \"alarm\" keeps its rows back", quoted(new)));
+    line(
+        &mut out,
+        format!(
+            "new = {}  # a branch value that nobody has seen before: \"create\" makes the branch, \"alarm\" keeps its rows back",
+            quoted(new)
+        ),
+    );
     if let Some(table) = &branches.table {
         line(&mut out, format!("table = {}", quoted(&table.to_string())));
     }
@@ -185,7 +199,11 @@ mod tests {
 
     fn proposal() -> Proposal {
         let money = Field { becomes: Some(As::Money), round: true, ..Field::of(ColumnName::own("Unit \"Price\"")) };
-        let fields = BTreeMap::from([("price".to_owned(), money), ("barcode".to_owned(), Field::default()), ("unit".to_owned(), Field::constant("pcs"))]);
+        let fields = BTreeMap::from([
+            ("price".to_owned(), money),
+            ("barcode".to_owned(), Field::default()),
+            ("unit".to_owned(), Field::constant("pcs")),
+        ]);
         let collection = CollectionMapping {
             name: "product".into(),
             table: TableName::new("Shop", "Products.v2"),
@@ -194,14 +212,23 @@ mod tests {
             merchant: Place::Fixed { fixed: "m1".into() },
             branch: Place::Column { column: ColumnName::joined("orders", "branch") },
             new_columns: NewColumns::Ignore,
-            joins: vec![Join { table: TableName::new("public", "orders"), alias: "orders".into(), on: BTreeMap::from([("id".to_owned(), "order id".to_owned())]) }],
+            joins: vec![Join {
+                table: TableName::new("public", "orders"),
+                alias: "orders".into(),
+                on: BTreeMap::from([("id".to_owned(), "order id".to_owned())]),
+            }],
             watches: Vec::new(),
             fields,
         };
         let merchant = MerchantMapping { id: "m1".into(), name: "Toko \"Satu\"\n".into(), currency: "IDR".into() };
         let mapping = Mapping { merchant, branches: Branches::default(), collections: vec![collection] };
-        let notes = Notes { about: vec!["A note.".into()], fields: BTreeMap::from([("price".to_owned(), "a float".to_owned())]), left_out: vec![] };
-        Proposal { mapping, notes: BTreeMap::from([("product".to_owned(), notes)]), skipped: vec![(TableName::new("public", "log"), "no key".into())] }
+        let notes =
+            Notes { about: vec!["A note.".into()], fields: BTreeMap::from([("price".to_owned(), "a float".to_owned())]), left_out: vec![] };
+        Proposal {
+            mapping,
+            notes: BTreeMap::from([("product".to_owned(), notes)]),
+            skipped: vec![(TableName::new("public", "log"), "no key".into())],
+        }
     }
 
     #[test]
@@ -217,7 +244,9 @@ mod tests {
     #[test]
     fn a_name_that_nobody_knows_is_refused() {
         let text = text(&proposal(), &[], true);
-        for (good, bad) in [("round = true", "rounded = true"), ("branch = {", "branhc = {"), ("fixed =", "fix ="), ("currency =", "curency =")] {
+        for (good, bad) in
+            [("round = true", "rounded = true"), ("branch = {", "branhc = {"), ("fixed =", "fix ="), ("currency =", "curency =")]
+        {
             assert!(parse(&text.replacen(good, bad, 1)).is_err(), "{bad}");
         }
     }

@@ -8,7 +8,11 @@ mod show;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use mstore_protocol::{Currency, MerchantId};
-use mstore_store::postgres::attach::{AttachError, Attacher, Given, Progress, mapping::{Mapping, MerchantMapping}, propose};
+use mstore_store::postgres::attach::{
+    AttachError, Attacher, Given, Progress,
+    mapping::{Mapping, MerchantMapping},
+    propose,
+};
 
 use crate::{
     args::{AttachArgs, DetachArgs},
@@ -51,7 +55,8 @@ async fn proposed(attacher: &Attacher, args: &AttachArgs) -> Result<Mapping, Fai
     let tables = attacher.look().await.map_err(failure)?;
     let proposal = propose(&tables, &given);
     let text = file::text(&proposal, &tables, args.currency.is_some());
-    std::fs::write(&args.config, text).map_err(|error| Failure::unavailable(format!("{} cannot be written: {error}", args.config.display())))?;
+    std::fs::write(&args.config, text)
+        .map_err(|error| Failure::unavailable(format!("{} cannot be written: {error}", args.config.display())))?;
     show::proposal(&proposal, &args.config);
     // What was written is what is carried out, not what was meant.
     file::read(&args.config)
@@ -69,7 +74,10 @@ pub(crate) async fn detach(args: DetachArgs) -> Result<(), Failure> {
     let collections = if args.collections.is_empty() { attached } else { args.collections };
     let question = match args.purge {
         true => "Take capture off all tables and DROP the schema mstore, with devices, operations and receipts?".to_owned(),
-        false => format!("Take capture off {}? Devices keep what they have.", if collections.is_empty() { "nothing".into() } else { collections.join(", ") }),
+        false => format!(
+            "Take capture off {}? Devices keep what they have.",
+            if collections.is_empty() { "nothing".into() } else { collections.join(", ") }
+        ),
     };
     agreed(args.yes, &question, "run it again with --yes, or on a terminal")?;
     for collection in &collections {

@@ -28,11 +28,12 @@ $$ SELECT CASE
      ELSE pg_catalog.left(pg_catalog.regexp_replace(value, '[^A-Za-z0-9_-]+', '-', 'g'), 47) || '-'
        || pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(value, 'UTF8')), 'hex'), 16) END $$;
 
--- A new branch gets what attached tables have for it.
+-- A new branch gets what attached tables have for it. Whoever makes it because a row names it (mstore.resolving) marks such rows himself.
 CREATE FUNCTION mstore.branch_attached() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, mstore, pg_temp AS $$
 BEGIN
   INSERT INTO mstore.mark (collection, merchant_id, branch_id, id)
-    SELECT a.collection, '', '*', b.merchant_id || '/' || b.branch_id FROM new_rows b CROSS JOIN mstore.attached a;
+    SELECT a.collection, '', '*', b.merchant_id || '/' || b.branch_id FROM new_rows b CROSS JOIN mstore.attached a
+     WHERE a.mapping -> 'branch' ? 'every' OR current_setting('mstore.resolving', true) IS DISTINCT FROM 'on';
   RETURN NULL;
 END
 $$;

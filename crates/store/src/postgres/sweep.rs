@@ -87,7 +87,12 @@ async fn attached(client: &mut Object, store: &PgStore, from: &str, rows_max: us
     let transaction = client.transaction().await?;
     let swept = store.shared.attached.sweep(transaction.plain(), from, signed(rows_max.max(1) as u64)).await?;
     transaction.commit().await?;
-    Ok(SweepReport { compared: swept.compared, differing: swept.differing, next: swept.next.map(|at| format!("{ATTACHED}{at}")), ..SweepReport::default() })
+    Ok(SweepReport {
+        compared: swept.compared,
+        differing: swept.differing,
+        next: swept.next.map(|at| format!("{ATTACHED}{at}")),
+        ..SweepReport::default()
+    })
 }
 
 /// Compares one collection of a branch, all of it: a device says that it does not add up.

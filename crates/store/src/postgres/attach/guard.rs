@@ -12,11 +12,17 @@ pub(super) async fn guarded<T>(
     client: &impl GenericClient,
     read: impl Future<Output = Result<T, AttachError>>,
 ) -> Result<Result<T, String>, AttachError> {
-    let begin = format!("SAVEPOINT attached; SELECT set_config('mstore.lock_timeout', current_setting('lock_timeout'), true); SET LOCAL lock_timeout = {LOCK_WAIT_MS}");
+    let begin = format!(
+        "SAVEPOINT attached; SELECT set_config('mstore.lock_timeout', current_setting('lock_timeout'), true); SET LOCAL lock_timeout = {LOCK_WAIT_MS}"
+    );
     client.batch_execute(&begin).await?;
     match read.await {
         Ok(value) => {
-            client.batch_execute("SELECT set_config('lock_timeout', current_setting('mstore.lock_timeout'), true); RELEASE SAVEPOINT attached").await?;
+            client
+                .batch_execute(
+                    "SELECT set_config('lock_timeout', current_setting('mstore.lock_timeout'), true); RELEASE SAVEPOINT attached",
+                )
+                .await?;
             Ok(Ok(value))
         }
         Err(AttachError::Database(error)) if is_of_the_table(&error) => {

@@ -83,7 +83,11 @@ impl Live {
     }
 
     /// Reads what is attached of the rows that are wanted, in a transaction: branch, collection, id of each.
-    pub(in crate::postgres) async fn read(&self, client: &impl GenericClient, wanted: &[(&BranchKey, &str, &str)]) -> Result<Vec<Read>, Error> {
+    pub(in crate::postgres) async fn read(
+        &self,
+        client: &impl GenericClient,
+        wanted: &[(&BranchKey, &str, &str)],
+    ) -> Result<Vec<Read>, Error> {
         or_say(self.read_all(client, wanted).await, || vec![Read::Kept; wanted.len()])
     }
 
@@ -159,5 +163,5 @@ pub(super) async fn stop(client: &impl GenericClient, name: &str, why: &str) -> 
     }
     registry::set_stopped(client, name, Some(why)).await?;
     let detail = format!("{name}: {why}; devices keep what they have, and it is tried again every few seconds");
-    alarms::raise_unless_open(client, alarms::CHANGED, name, &detail).await
+    alarms::raise_unless_open(client, alarms::CHANGED, name, &detail).await.map(|_| ())
 }

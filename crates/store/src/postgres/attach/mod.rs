@@ -19,6 +19,7 @@ mod registry;
 mod resolve;
 mod rows;
 mod source;
+mod strays;
 mod sweep;
 pub mod table;
 #[cfg(test)]

@@ -102,11 +102,6 @@ impl Registered {
         let source = source::compile(&mapping, &tables, &currency)?;
         Ok(Self { source, mapping, tables, currency, stopped })
     }
-
-    /// Why devices keep what they have; none: it flows.
-    pub(in crate::postgres) fn stopped(&self) -> Option<&str> {
-        self.stopped.as_deref()
-    }
 }
 
 async fn version(client: &impl GenericClient) -> Result<i64, AttachError> {

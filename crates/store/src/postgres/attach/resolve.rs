@@ -10,11 +10,12 @@ use mstore_protocol::BranchKey;
 use tokio_postgres::GenericClient;
 
 use super::{
-    AttachError, alarms, guard, key, live,
+    AttachError, guard, key, live,
     mapping::NewBranch,
     registry::{Attached, Registered},
     rows::Wanted,
     source::{Related, Source},
+    strays,
     triggers::{A_ROW, EVERYTHING},
 };
 
@@ -32,7 +33,9 @@ pub(super) async fn resolve(client: &impl GenericClient, attached: &Attached, pl
             let sql = "SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE ctid = ANY($1::text[]::tid[]) AND merchant_id = ''";
             client.query(sql, &[&places]).await?
         }
-        None => client.query("SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE merchant_id = ''", &[]).await?,
+        None => {
+            client.query("SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE merchant_id = ''", &[]).await?
+        }
     };
     if marks.is_empty() {
         return Ok(false);
@@ -55,7 +58,12 @@ pub(super) async fn resolve(client: &impl GenericClient, attached: &Attached, pl
     Ok(true)
 }
 
-async fn collection(client: &impl GenericClient, registered: &Registered, new: NewBranch, kinds: &BTreeMap<&str, Touched>) -> Result<(), AttachError> {
+async fn collection(
+    client: &impl GenericClient,
+    registered: &Registered,
+    new: NewBranch,
+    kinds: &BTreeMap<&str, Touched>,
+) -> Result<(), AttachError> {
     for (kind, touched) in kinds {
         match *kind {
             A_ROW => rows(client, registered, new, touched).await?,
@@ -118,15 +126,12 @@ async fn rows(client: &impl GenericClient, registered: &Registered, new: NewBran
             owned.push(ids[at], xids[at], row.get(1), row.get(2), source.branch.is_none());
         }
     }
+    owned.gone.extend(ids.iter().map(|id| (*id).to_owned()));
     owned.mark(client, source, &registered.currency, new).await?;
     let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
         SELECT $1, h.merchant_id, h.branch_id, m.id, w.xid::xid8 FROM unnest($2::text[], $3::text[]) AS w(id, xid) CROSS JOIN mstore.head h
         JOIN mstore.mirror m ON m.head = h.n AND m.collection = $1 AND m.id = w.id AND m.row IS NOT NULL";
     client.execute(sql, &[&source.collection.as_str(), &ids, &xids]).await?;
-    let sql = "DELETE FROM mstore.stray WHERE collection = $1 AND id = ANY($2) AND id <> ALL($3)";
-    if client.execute(sql, &[&source.collection.as_str(), &ids, &owned.strays]).await? > 0 {
-        alarms::clear_if_no_strays(client, source.collection.as_str()).await?;
-    }
     Ok(())
 }
 
@@ -190,6 +195,8 @@ pub(super) struct Owned {
     merchants: Vec<String>,
     branches: Vec<String>,
     strays: Vec<String>,
+    /// Rows that were looked for, there or not.
+    gone: Vec<String>,
 }
 
 impl Owned {
@@ -251,24 +258,16 @@ impl Owned {
         let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
             SELECT $1, w.m, w.b, w.id, w.xid::xid8 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS w(m, b, id, xid)";
         client.execute(sql, &[&collection, &self.merchants, &self.branches, &self.ids, &self.xids]).await?;
-        let homeless = |at: &usize| {
-            new == NewBranch::Alarm
-                && unknown.iter().any(|key| self.merchants[*at] == key.merchant.as_str() && self.branches[*at] == key.branch.as_str())
-        };
-        let waiting: Vec<usize> = (0..self.ids.len()).filter(homeless).collect();
-        let reasons = self.strays.iter().map(|id| (id.as_str(), "its merchant or branch is NULL".to_owned())).chain(
-            waiting.iter().map(|at| (self.ids[*at].as_str(), format!("there is no branch {}/{}", self.merchants[*at], self.branches[*at]))),
-        );
-        let (ids, reasons): (Vec<&str>, Vec<String>) = reasons.unzip();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let sql = "INSERT INTO mstore.stray (collection, id, reason, at) SELECT $1, w.id, w.reason, mstore.utc_now()
-            FROM (SELECT DISTINCT ON (id) id, reason FROM unnest($2::text[], $3::text[]) AS u(id, reason)) AS w
-            ON CONFLICT (collection, id) DO UPDATE SET reason = excluded.reason";
-        client.execute(sql, &[&collection, &ids, &reasons]).await?;
-        let detail = format!("{collection}: rows belong to no branch and are on no device, such as {:?}: {}; they are in mstore.stray", ids[0], reasons[0]);
-        alarms::raise_unless_open(client, alarms::STRAYS, collection, &detail).await
+        let is_unknown =
+            |at: usize| unknown.iter().any(|key| self.merchants[at] == key.merchant.as_str() && self.branches[at] == key.branch.as_str());
+        let waits = |at: &usize| new == NewBranch::Alarm && is_unknown(*at);
+        let waiting = (0..self.ids.len())
+            .filter(waits)
+            .map(|at| (self.ids[at].as_str(), format!("there is no branch {}/{}", self.merchants[at], self.branches[at])));
+        let nobodys = self.strays.iter().map(|id| (id.as_str(), "its merchant or branch is NULL".to_owned()));
+        let strays: Vec<(&str, String)> = nobodys.chain(waiting).collect();
+        let looked_at: Vec<&str> = self.ids.iter().chain(&self.strays).chain(&self.gone).map(String::as_str).collect();
+        strays::settle(client, collection, &looked_at, &strays).await
     }
 
     /// Their branches that do not exist.

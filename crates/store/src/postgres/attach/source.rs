@@ -16,7 +16,7 @@ mod fields;
 pub(super) use fields::{Compiled, Value};
 
 /// The tables that mappings name, by name.
-pub type Tables = BTreeMap<TableName, Table>;
+pub(super) type Tables = BTreeMap<TableName, Table>;
 
 /// The alias of the collection's own table in every query.
 pub(super) const OWN: &str = "t";

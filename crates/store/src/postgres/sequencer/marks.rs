@@ -95,7 +95,9 @@ pub(super) async fn glance(client: &Object, ask: &Ask<'_>) -> Result<(bool, Opti
     let snapshot = client.query_one(&statement, &[]);
     let (snapshot, rows) = futures_util::future::try_join(snapshot, ask.new_marks(client, GLANCE)).await?;
     let is_full = rows.len() >= usize::try_from(GLANCE).unwrap_or(usize::MAX);
-    let concerns = |row: &Row| row.get::<_, &str>(1) == "*" || row.get::<_, &str>(0).is_empty() || key_of(row).is_some_and(|key| ask.shards.have(&key));
+    let concerns = |row: &Row| {
+        row.get::<_, &str>(1) == "*" || row.get::<_, &str>(0).is_empty() || key_of(row).is_some_and(|key| ask.shards.have(&key))
+    };
     Ok((is_full || rows.iter().any(concerns), Snapshot::parse(snapshot.get(0))))
 }
 

@@ -12,7 +12,7 @@ impl Foreign {
     async fn tend(&mut self) -> Option<String> {
         watch::tend(&mut self.attacher.client).await.unwrap();
         let attached = Attached::load(self.client()).await.unwrap();
-        attached.collection("items").unwrap().stopped().map(str::to_owned)
+        attached.collection("items").unwrap().stopped.clone()
     }
 
     /// Rows that a whole sweep finds different.
@@ -72,8 +72,10 @@ async fn a_column_that_is_added_is_ignored_or_sent() {
 #[tokio::test]
 async fn a_table_swapped_by_renaming_is_captured_again() {
     let Some(mut foreign) = items().await else { return };
-    foreign.write("CREATE TABLE fresh (LIKE items INCLUDING ALL); INSERT INTO fresh SELECT * FROM items WHERE id < 10;
-        ALTER TABLE items RENAME TO old; ALTER TABLE fresh RENAME TO items");
+    foreign.write(
+        "CREATE TABLE fresh (LIKE items INCLUDING ALL); INSERT INTO fresh SELECT * FROM items WHERE id < 10;
+        ALTER TABLE items RENAME TO old; ALTER TABLE fresh RENAME TO items",
+    );
     assert_eq!(foreign.tend().await, None);
     let after = foreign.sequence().await;
     assert_eq!(after[&("b0".into(), "items".into(), "10".into())], Found::Gone);
@@ -137,7 +139,10 @@ async fn detaching_leaves_no_trace() {
     // PostgreSQL itself remembers that a table once had triggers, until it is vacuumed.
     foreign.write("VACUUM items");
     assert_eq!(catalogue(&foreign).await, before);
-    assert_eq!(foreign.count("SELECT count(*) FROM pg_proc WHERE pronamespace = 'mstore'::regnamespace AND proname LIKE 'capture\\_items%'").await, 0);
+    assert_eq!(
+        foreign.count("SELECT count(*) FROM pg_proc WHERE pronamespace = 'mstore'::regnamespace AND proname LIKE 'capture\\_items%'").await,
+        0
+    );
     foreign.write("UPDATE items SET qty = 1");
     assert_eq!(foreign.count("SELECT count(*) FROM mstore.mark WHERE collection = 'items'").await, 0);
 }
@@ -164,4 +169,19 @@ async fn installing_waits_for_writers_without_stopping_them() {
     let foreign = installing.await.unwrap();
     let rows = foreign.sequence().await;
     assert_eq!((row(&rows, "b1", "items", "1")["qty"].clone(), row(&rows, "b1", "items", "5")["qty"].clone()), ("1".into(), "2".into()));
+}
+
+#[tokio::test]
+async fn a_server_that_may_not_set_triggers_says_so_and_goes_on_reading() {
+    let Some(mut foreign) = items().await else { return };
+    let owner = foreign.database.superuser_url();
+    mstore_rig::psql(&owner, "ALTER TABLE items OWNER TO postgres; GRANT SELECT ON items TO shop; ALTER TABLE items DISABLE TRIGGER ALL");
+    assert_eq!(foreign.tend().await, None, "it flows");
+    assert_eq!(foreign.count(CHANGED).await, 1);
+    foreign.sequence().await;
+    foreign.tend().await;
+    assert_eq!(foreign.count("SELECT count(*) FROM mstore.mark").await, 0, "said and compared once");
+    mstore_rig::psql(&owner, "ALTER TABLE items OWNER TO shop");
+    assert_eq!(foreign.tend().await, None);
+    assert_eq!(foreign.count(CHANGED).await, 0);
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::postgres::attach::{
     TableName,
-    mapping::{As, Field, Place, Watch},
+    mapping::{As, Field, NewBranch, Place, Watch},
     name::ColumnName,
 };
 
@@ -38,10 +38,7 @@ async fn names_types_and_partitions_of_every_kind_are_attached() {
 
     // Through the parent, through a partition, from one partition to another, and by TRUNCATE of one.
     foreign.write("UPDATE sales SET total = 11 WHERE branch_id = 1; INSERT INTO sales_2026 VALUES (2, '2026-02-02', 7, 5); UPDATE sales SET day = '2026-05-05' WHERE branch_id = 1");
-    assert_eq!(
-        marked(&foreign.sequence().await),
-        ["-1 sales 1:2025-12-31:1", "+1 sales 1:2026-05-05:1", "+2 sales 2:2026-02-02:7"]
-    );
+    assert_eq!(marked(&foreign.sequence().await), ["-1 sales 1:2025-12-31:1", "+1 sales 1:2026-05-05:1", "+2 sales 2:2026-02-02:7"]);
     foreign.write("TRUNCATE sales_2026");
     let gone = marked(&foreign.sequence().await);
     assert_eq!(gone, ["-1 sales 1:2026-05-05:1", "-2 sales 2:2026-01-01:1", "-2 sales 2:2026-02-02:7"]);
@@ -63,12 +60,27 @@ async fn rows_of_no_branch_wait_where_they_can_be_seen() {
 }
 
 #[tokio::test]
+async fn a_branch_that_nobody_made_keeps_its_rows_back_if_it_is_to() {
+    let Some(mut foreign) = foreign("alarm", SCHEMA).await else { return };
+    let mut mapping = foreign.propose().await.mapping;
+    mapping.branches.new = NewBranch::Alarm;
+    foreign.install(mapping).await;
+    let strays = "SELECT count(*) FROM mstore.stray WHERE reason LIKE 'there is no branch m1/%'";
+    assert_eq!((marked(&foreign.sequence().await), foreign.count(strays).await), (vec![], 3));
+    foreign.write("INSERT INTO mstore.merchant (merchant_id, name, currency) VALUES ('m1', '', 'USD') ON CONFLICT DO NOTHING; INSERT INTO mstore.branch VALUES ('m1', '1')");
+    assert_eq!(marked(&foreign.sequence().await), ["+1 items a%3Ab:100%25", "+1 sales 1:2025-12-31:1"]);
+    assert_eq!(foreign.count(strays).await, 1);
+}
+
+#[tokio::test]
 async fn a_writer_with_settings_of_its_own_makes_the_same_ids() {
     let Some(mut foreign) = foreign("styles", SCHEMA).await else { return };
     foreign.attach().await;
     foreign.sequence().await;
-    foreign.write("SET DateStyle = 'German'; SET TimeZone = 'Asia/Jakarta'; SET search_path = '';
-        INSERT INTO public.sales VALUES (1, '05.03.2026', 9, 1)");
+    foreign.write(
+        "SET DateStyle = 'German'; SET TimeZone = 'Asia/Jakarta'; SET search_path = '';
+        INSERT INTO public.sales VALUES (1, '05.03.2026', 9, 1)",
+    );
     assert_eq!(marked(&foreign.sequence().await), ["+1 sales 1:2026-03-05:9"]);
 }
 
