@@ -4,6 +4,7 @@
 
 mod api;
 mod args;
+mod attach;
 mod audit;
 mod backend_config;
 mod bench;
@@ -69,6 +70,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Tail(args) => tail::run(args).await,
         Command::Trigger(args) => trigger::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Attach(args) => attach::run(args).await,
+        Command::Detach(args) => attach::detach(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Explain(args) => failure::explain(&args.code),
     }

@@ -18,6 +18,8 @@ pub(crate) enum SourceRow {
     Expired,
     /// It breaks the rules of rows; devices keep what they have.
     Bad(String),
+    /// It cannot be known now, about which somebody was told; devices keep what they have.
+    Kept,
 }
 
 impl SourceRow {

@@ -1,5 +1,6 @@
 //! The command line: names, defaults and help of every command. No behaviour.
 
+mod attach;
 mod backend;
 mod bench;
 mod desk;
@@ -7,6 +8,7 @@ mod run;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+pub(crate) use attach::{AttachArgs, DetachArgs};
 pub(crate) use bench::{BenchArgs, BenchName, Via};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use desk::{Arrival, Letter, LetterAction, StockAction, StockArgs, Where};
@@ -42,6 +44,10 @@ pub(crate) enum Command {
     Trigger(TriggerArgs),
     /// Compare source, mirror and tills; exit 1 if anything differs.
     Verify(VerifyArgs),
+    /// Put capture on tables of your own PostgreSQL: look, propose a mapping, ask, install.
+    Attach(AttachArgs),
+    /// Take capture off again, without a trace.
+    Detach(DetachArgs),
     /// Measure; ratios side by side in one run are worth more than absolute times.
     Bench(BenchArgs),
     /// What an error code means and what to do.

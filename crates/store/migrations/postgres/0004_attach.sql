@@ -28,13 +28,17 @@ $$ SELECT CASE
      ELSE pg_catalog.left(pg_catalog.regexp_replace(value, '[^A-Za-z0-9_-]+', '-', 'g'), 47) || '-'
        || pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(value, 'UTF8')), 'hex'), 16) END $$;
 
--- A new branch gets what attached tables have for it.
+-- A new branch gets what attached tables have for it. Whoever makes it because a row names it (mstore.resolving) marks such rows himself.
 CREATE FUNCTION mstore.branch_attached() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, mstore, pg_temp AS $$
 BEGIN
   INSERT INTO mstore.mark (collection, merchant_id, branch_id, id)
-    SELECT a.collection, '', '*', b.merchant_id || '/' || b.branch_id FROM new_rows b CROSS JOIN mstore.attached a;
+    SELECT a.collection, '', '*', b.merchant_id || '/' || b.branch_id FROM new_rows b CROSS JOIN mstore.attached a
+     WHERE a.mapping -> 'branch' ? 'every' OR current_setting('mstore.resolving', true) IS DISTINCT FROM 'on';
   RETURN NULL;
 END
 $$;
 CREATE TRIGGER branch_attached AFTER INSERT ON mstore.branch REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION mstore.branch_attached();
 ALTER TABLE mstore.branch ENABLE ALWAYS TRIGGER branch_attached;
+
+-- Marks that do not say whose row it is: whoever sequences finds out first.
+CREATE INDEX mark_unresolved ON mstore.mark (xid) WHERE merchant_id = '';

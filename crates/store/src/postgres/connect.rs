@@ -43,7 +43,7 @@ impl Connector {
         }
         // row_security off: a policy that would hide rows from us is an error, never a deletion on the devices.
         let begin = format!(
-            "SET search_path = mstore; SET row_security = off; SET TimeZone = 'UTC'; SET client_min_messages = warning; SET jit = off; \
+            "SET search_path = mstore; SET row_security = off; SET TimeZone = 'UTC'; SET client_min_messages = warning; SET jit = off; SET extra_float_digits = 1; \
              SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; SET default_transaction_isolation = 'read committed'",
             config.lock_timeout.as_millis(),
             IDLE_IN_TRANSACTION.as_millis(),

@@ -13,7 +13,7 @@ use deadpool_postgres::{Object, Pool};
 use mstore_protocol::{BranchKey, DeviceId, Head};
 use tokio::sync::{Notify, broadcast, oneshot};
 
-use super::{PgConfig, connect::Connector, snapshot::Shards, waiters::Waiters};
+use super::{PgConfig, attach::Live, connect::Connector, snapshot::Shards, waiters::Waiters};
 use crate::{StoreError, fresh::Outbox};
 
 /// Changes of devices that a listener may be behind.
@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) config: PgConfig,
     /// How to connect.
     pub(super) connector: Connector,
+    /// Tables of others that are collections.
+    pub(super) attached: Live,
     /// Connections for reads.
     pub(super) pool: Pool,
     /// This server, as other servers know it; another one after every start.
@@ -57,6 +59,7 @@ impl Shared {
         Self {
             config,
             connector,
+            attached: Live::default(),
             pool,
             server_id,
             outbox,

@@ -1,11 +1,30 @@
 //! Reads rows of the source tables as devices see them, many at once.
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::future::{try_join, try_join3};
 use mstore_protocol::BranchKey;
 use tokio_postgres::{Error, Row};
 
+use super::attach::{Live, Read};
 use crate::source_row::{Item, Product, SourceRow, transaction};
+
+/// A connection or a transaction of the pool, and what the database's own library calls it.
+pub(super) trait Reader: GenericClient {
+    /// Without the cache of statements.
+    fn plain(&self) -> &(impl tokio_postgres::GenericClient + Sync);
+}
+
+impl Reader for Object {
+    fn plain(&self) -> &(impl tokio_postgres::GenericClient + Sync) {
+        &***self
+    }
+}
+
+impl Reader for Transaction<'_> {
+    fn plain(&self) -> &(impl tokio_postgres::GenericClient + Sync) {
+        &**self
+    }
+}
 
 /// A row that somebody wants.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +57,34 @@ const TRANSACTIONS: &str = "SELECT k.i, t.body, t.recorded_at >= (SELECT value F
   JOIN branch b ON b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id
   JOIN transactions t ON t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id";
 
-/// The rows, one for each that is wanted.
-pub(super) async fn rows<C: GenericClient>(client: &C, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
+/// The rows, one for each that is wanted: of our own tables, or of those that are attached. What is attached is read in the caller's transaction, and alone in it:
+/// a statement of somebody else between ([`is_joinable`]) would be undone when a table of others cannot be read.
+pub(super) async fn rows<C: Reader>(client: &C, attached: &Live, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
+    if is_joinable(attached, wanted) {
+        let (found, is_fresh) = try_join(own(client, wanted), attached.is_fresh(client)).await?;
+        if is_fresh {
+            return Ok(found);
+        }
+    }
+    let asked: Vec<_> = wanted.iter().map(|wanted| (wanted.key, wanted.collection, wanted.id)).collect();
+    let read = attached.read(client.plain(), &asked).await?;
+    let is_own = |at: &usize| matches!(read[*at], Read::Own);
+    let owned: Vec<usize> = (0..wanted.len()).filter(is_own).collect();
+    let of_own: Vec<Wanted<'_>> = owned.iter().map(|at| wanted[*at]).collect();
+    let mut found: Vec<SourceRow> = read.into_iter().map(Read::row).collect();
+    for (at, row) in owned.into_iter().zip(own(client, &of_own).await?) {
+        found[at] = row;
+    }
+    Ok(found)
+}
+
+/// Whether none of these rows is of an attached table, as far as is known.
+pub(super) fn is_joinable(attached: &Live, wanted: &[Wanted<'_>]) -> bool {
+    wanted.iter().all(|wanted| attached.is_own(wanted.collection))
+}
+
+/// Rows of our own tables.
+async fn own<C: GenericClient>(client: &C, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
     let mut found = vec![SourceRow::Gone; wanted.len()];
     let mut put = |places: &[usize], rows: &[Row], read: fn(&Row, &str) -> SourceRow| {
         for row in rows {
@@ -116,11 +161,15 @@ fn receipt(row: &Row, id: &str) -> SourceRow {
     transaction(id, row.get(1), row.get(2))
 }
 
-/// Source rows and something else, asked at once.
-pub(super) async fn with<C: GenericClient, T>(
+/// Source rows and something else, asked at once if that can be.
+pub(super) async fn with<C: Reader, T>(
     client: &C,
+    attached: &Live,
     wanted: &[Wanted<'_>],
     other: impl Future<Output = Result<T, Error>>,
 ) -> Result<(Vec<SourceRow>, T), Error> {
-    try_join(rows(client, wanted), other).await
+    if is_joinable(attached, wanted) {
+        return try_join(rows(client, attached, wanted), other).await;
+    }
+    Ok((rows(client, attached, wanted).await?, other.await?))
 }

@@ -13,10 +13,11 @@ use tokio_postgres::types::ToSql;
 
 use super::{
     PgStore,
+    attach::Live,
     changes::consistent,
     mirror::{self, HeadEntry, hash, signed},
     sequencer::row_of,
-    source::{self, Wanted},
+    source::{self, Reader as _, Wanted},
 };
 use crate::{
     StoreError, SweepReport,
@@ -65,12 +66,33 @@ impl Found {
     }
 }
 
-/// Compares the next rows, and has mended what was found.
+/// Compares the next rows, and has mended what was found: first what devices have, then what attached tables hold.
 pub(super) async fn slice(store: &PgStore, from: Option<&str>, rows_max: usize) -> Result<SweepReport, StoreError> {
     let mut client = store.shared.reader().await?;
+    if let Some(of_attached) = from.and_then(|from| from.strip_prefix(ATTACHED)) {
+        return attached(&mut client, store, of_attached, rows_max).await;
+    }
     let found = found(&mut client, store, from, rows_max).await?;
     drop(client);
-    mended(store, found).await
+    let mut report = mended(store, found).await?;
+    report.next = report.next.or_else(|| Some(ATTACHED.to_owned()));
+    Ok(report)
+}
+
+/// The second half of a sweep begins with this.
+const ATTACHED: &str = "attached ";
+
+/// Compares the next rows of attached tables, and marks what differs.
+async fn attached(client: &mut Object, store: &PgStore, from: &str, rows_max: usize) -> Result<SweepReport, StoreError> {
+    let transaction = client.transaction().await?;
+    let swept = store.shared.attached.sweep(transaction.plain(), from, signed(rows_max.max(1) as u64)).await?;
+    transaction.commit().await?;
+    Ok(SweepReport {
+        compared: swept.compared,
+        differing: swept.differing,
+        next: swept.next.map(|at| format!("{ATTACHED}{at}")),
+        ..SweepReport::default()
+    })
 }
 
 /// Compares one collection of a branch, all of it: a device says that it does not add up.
@@ -79,7 +101,7 @@ pub(super) async fn collection(store: &PgStore, key: &BranchKey, name: &Collecti
     let mut found = Found::default();
     let read = consistent(&mut client).await?;
     if let Some(entry) = mirror::head(&read, key).await? {
-        let look = Look { read: &read, key, entry: &entry };
+        let look = Look { read: &read, attached: &store.shared.attached, key, entry: &entry };
         look.rows(name, &mut Position::default(), usize::MAX, &mut found).await?;
         look.check_sum(name, &mut found).await?;
     }
@@ -105,7 +127,7 @@ async fn found(client: &mut Object, store: &PgStore, from: Option<&str>, rows_ma
         if entry.n > at.head {
             at = Position { head: entry.n, ..Position::default() };
         }
-        let look = Look { read: &read, key: &key, entry: &entry };
+        let look = Look { read: &read, attached: &store.shared.attached, key: &key, entry: &entry };
         for collection in entry.state.collections.keys() {
             if collection.as_str() < at.collection.as_str() {
                 continue;
@@ -131,6 +153,7 @@ async fn found(client: &mut Object, store: &PgStore, from: Option<&str>, rows_ma
 /// One branch's side of a slice.
 struct Look<'a> {
     read: &'a Transaction<'a>,
+    attached: &'a Live,
     key: &'a BranchKey,
     entry: &'a HeadEntry,
 }
@@ -186,7 +209,7 @@ impl Look<'_> {
             return Ok(());
         }
         let wanted: Vec<Wanted<'_>> = ids.iter().map(|id| Wanted { key: self.key, collection: collection.as_str(), id }).collect();
-        let (new, old) = source::with(self.read, &wanted, mirror::rows(self.read, &wanted)).await?;
+        let (new, old) = source::with(self.read, self.attached, &wanted, mirror::rows(self.read, &wanted)).await?;
         let (mut differing, mut bad) = (Vec::new(), Vec::new());
         for ((id, new), old) in ids.iter().zip(new).zip(old) {
             if let Some((text, hash)) = &old {
@@ -198,6 +221,7 @@ impl Look<'_> {
             }
             match new {
                 SourceRow::Bad(why) => bad.push((id, why)),
+                SourceRow::Kept => {}
                 SourceRow::Is(text) if old.as_ref().is_some_and(|(stored, _)| *stored == text) => {}
                 SourceRow::Gone | SourceRow::Expired if old.is_none() => {}
                 SourceRow::Is(_) | SourceRow::Gone | SourceRow::Expired => differing.push(id),
@@ -261,7 +285,7 @@ impl Look<'_> {
             let is_over = match &id {
                 Some(id) => {
                     let wanted = [Wanted { key: self.key, collection: &collection, id }];
-                    !matches!(source::rows(self.read, &wanted).await?.as_slice(), [SourceRow::Bad(_)])
+                    !matches!(source::rows(self.read, self.attached, &wanted).await?.as_slice(), [SourceRow::Bad(_) | SourceRow::Kept])
                 }
                 None => true,
             };

@@ -8,6 +8,7 @@ use mstore_protocol::{BranchKey, DeviceId};
 use tokio_postgres::{AsyncMessage, Client};
 
 use super::{
+    attach::{self, AttachError},
     error::described,
     lease,
     mirror::{columns, count},
@@ -18,12 +19,14 @@ use super::{
 
 /// How often the heads of other servers' branches are looked at while somebody waits for them.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
+/// How often the catalogue is asked whether attached tables are what they were.
+const TEND_EVERY: Duration = Duration::from_secs(3);
 /// After a lost connection.
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 /// Runs all of them until the store is closed.
 pub(super) async fn run(shared: Arc<Shared>) {
-    tokio::join!(lease::renew(Arc::clone(&shared)), listen(Arc::clone(&shared)), watch(shared));
+    tokio::join!(lease::renew(Arc::clone(&shared)), listen(Arc::clone(&shared)), tend(Arc::clone(&shared)), watch(shared));
 }
 
 /// Hears other servers.
@@ -70,6 +73,35 @@ fn hear(shared: &Shared, channel: &str, said: &str) {
     } else if said.parse().is_ok_and(|shard: u8| shared.held().contains(shard)) {
         shared.wake.notify_one();
     }
+}
+
+/// Looks after attached tables, one server for all.
+async fn tend(shared: Arc<Shared>) {
+    let mut client: Option<Client> = None;
+    while !shared.is_closed() {
+        if let Err(error) = tend_once(&shared, &mut client).await {
+            tracing::warn!(error = described(&error), "attached tables cannot be looked after");
+            client = None;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TEND_EVERY) => {}
+            () = shared.until_closed() => {}
+        }
+    }
+}
+
+async fn tend_once(shared: &Shared, client: &mut Option<Client>) -> Result<(), AttachError> {
+    if client.is_none() && attach::is_any(&*shared.reader().await.map_err(|error| AttachError::Unreachable(error.to_string()))?).await? {
+        let connected = shared.connector.connect().await?;
+        connected.batch_execute(attach::TEND_SESSION).await?;
+        *client = Some(connected);
+    }
+    let Some(connected) = client.as_mut() else { return Ok(()) };
+    let row = connected.query_one("SELECT pg_try_advisory_lock($1)", &[&attach::TEND_LOCK]).await?;
+    if row.get(0) && shared.attached.tend(connected).await? {
+        shared.wake.notify_one();
+    }
+    Ok(())
 }
 
 /// Looks for writes of ours that other servers have sequenced.

@@ -115,8 +115,10 @@ impl Act<'_> {
         for line in &receipt.lines {
             let sql = "SELECT track_stock FROM product WHERE merchant_id = ?1 AND id = ?2";
             let found = work.sql.row(sql, args![self.key.merchant.as_str(), line.product_id], |row| row.flag(0))?;
-            let Some(is_tracked) = found else {
-                return Ok(Some((Code::UnknownProduct, format!("line {}: no product {:?}", line.line_no, line.product_id))));
+            let is_tracked = match found {
+                Some(is_tracked) => is_tracked,
+                None if self.is_of_backend(work, self.key, "product", &line.product_id)? => false,
+                None => return Ok(Some((Code::UnknownProduct, format!("line {}: no product {:?}", line.line_no, line.product_id)))),
             };
             tracked.push(is_tracked);
         }
@@ -143,8 +145,15 @@ impl Act<'_> {
         Ok(None)
     }
 
-    fn unknown(work: &Work<'_>, at: &BranchKey, of: &StockAct) -> Result<Option<Rejection>, StoreError> {
-        if ledger::has_item(work, at, of.collection, &of.item_id)? {
+    /// Whether devices of the branch have an item that is in no table of ours: its backend's, which decides about it.
+    fn is_of_backend(&self, work: &Work<'_>, at: &BranchKey, collection: &str, id: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM head h JOIN mirror m ON m.head = h.n
+            WHERE h.merchant_id = ?1 AND h.branch_id = ?2 AND m.collection = ?3 AND m.id = ?4 AND m.row IS NOT NULL";
+        Ok(!self.moves_stock() && work.sql.exists(sql, args![at.merchant.as_str(), at.branch.as_str(), collection, id])?)
+    }
+
+    fn unknown(&self, work: &Work<'_>, at: &BranchKey, of: &StockAct) -> Result<Option<Rejection>, StoreError> {
+        if ledger::has_item(work, at, of.collection, &of.item_id)? || self.is_of_backend(work, at, of.collection.as_str(), &of.item_id)? {
             return Ok(None);
         }
         Ok(Some(match of.collection {
@@ -155,7 +164,7 @@ impl Act<'_> {
 
     fn stock(&mut self, work: &Work<'_>, of: &StockAct, is_count: bool) -> Result<Option<Rejection>, StoreError> {
         let key = self.key;
-        let unknown = Self::unknown(work, key, of)?;
+        let unknown = self.unknown(work, key, of)?;
         if unknown.is_some() || !self.moves_stock() {
             return Ok(unknown);
         }
@@ -176,7 +185,7 @@ impl Act<'_> {
             return Ok(Some((Code::UnknownBranch, format!("no branch {there}"))));
         }
         for at in [key, &there] {
-            let unknown = Self::unknown(work, at, of)?;
+            let unknown = self.unknown(work, at, of)?;
             if unknown.is_some() {
                 return Ok(unknown);
             }

@@ -9,14 +9,20 @@ pub(super) const CHANGED: &str = "attached_table_changed";
 /// Rows of an attached table belong to no branch.
 pub(super) const STRAYS: &str = "attached_rows_without_branch";
 
-/// Raises an alarm unless one of its kind is open about the collection. The detail begins with the collection's name and a colon.
-pub(super) async fn raise_unless_open(client: &impl GenericClient, kind: &str, collection: &str, detail: &str) -> Result<(), AttachError> {
+/// Raises an alarm unless one of its kind is open about the collection; tells whether it did. The detail begins with the collection's name and a colon.
+pub(super) async fn raise_unless_open(
+    client: &impl GenericClient,
+    kind: &str,
+    collection: &str,
+    detail: &str,
+) -> Result<bool, AttachError> {
     let sql = "INSERT INTO mstore.alarm (at, kind, detail) SELECT mstore.utc_now(), $1, $3
         WHERE NOT EXISTS (SELECT 1 FROM mstore.alarm WHERE kind = $1 AND cleared_at IS NULL AND starts_with(detail, $2 || ':'))";
-    if client.execute(sql, &[&kind, &collection, &detail]).await? > 0 {
+    let is_new = client.execute(sql, &[&kind, &collection, &detail]).await? > 0;
+    if is_new {
         tracing::warn!(kind, detail, "alarm raised");
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// The trouble is over.

@@ -10,9 +10,10 @@ use super::{
     source::{OWN, Tables},
 };
 
-/// Makes a branch unless it is there, and its merchant likewise, after the mapping's own.
+/// Makes a branch unless it is there, and its merchant likewise, because a row of an attached table names it. Must be inside a transaction.
 pub(super) async fn create(client: &impl GenericClient, key: &BranchKey, name: &str, currency: &str) -> Result<(), AttachError> {
     merchant(client, key.merchant.as_str(), key.merchant.as_str(), currency).await?;
+    client.query_one("SELECT set_config('mstore.resolving', 'on', true)", &[]).await?;
     let sql =
         "INSERT INTO mstore.branch (merchant_id, branch_id, name) VALUES ($1, $2, $3) ON CONFLICT (merchant_id, branch_id) DO NOTHING";
     let is_new = client.execute(sql, &[&key.merchant.as_str(), &key.branch.as_str(), &name]).await? > 0;
@@ -26,6 +27,14 @@ pub(super) async fn create(client: &impl GenericClient, key: &BranchKey, name: &
 pub(super) async fn merchant(client: &impl GenericClient, id: &str, name: &str, currency: &str) -> Result<(), AttachError> {
     let sql = "INSERT INTO mstore.merchant (merchant_id, name, currency, stock_authority) VALUES ($1, $2, $3, 'backend') ON CONFLICT (merchant_id) DO NOTHING";
     client.execute(sql, &[&id, &name, &currency]).await?;
+    Ok(())
+}
+
+/// A merchant that was there already: its tables say what the stock is from now on.
+pub(super) async fn decided_by_backend(client: &impl GenericClient, id: &str) -> Result<(), AttachError> {
+    client
+        .execute("UPDATE mstore.merchant SET stock_authority = 'backend' WHERE merchant_id = $1 AND stock_authority <> 'backend'", &[&id])
+        .await?;
     Ok(())
 }
 

@@ -119,7 +119,7 @@ impl Plan {
 }
 
 /// Carries the plan out. Repeating it does no harm.
-pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<(), AttachError> {
+pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), AttachError> {
     let transaction = client.transaction().await?;
     let merchant = &plan.mapping.merchant;
     branches::merchant(
@@ -129,6 +129,7 @@ pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut dyn
         &merchant.currency,
     )
     .await?;
+    branches::decided_by_backend(&transaction, &merchant.id).await?;
     branches::from_table(&transaction, &plan.mapping.branches, merchant, &plan.tables).await?;
     for planned in &plan.collections {
         for capture in &planned.captures {
@@ -163,7 +164,11 @@ async fn fixed_branch(
 }
 
 /// Puts the triggers of a collection on, and takes off what an earlier mapping needed and this one does not.
-pub(super) async fn capture(client: &mut Client, planned: &Planned, progress: &mut dyn FnMut(Progress)) -> Result<(), AttachError> {
+pub(super) async fn capture(
+    client: &mut Client,
+    planned: &Planned,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<(), AttachError> {
     let mut wanted = Vec::new();
     for capture in &planned.captures {
         for (oid, table) in capture.tables() {
@@ -202,7 +207,12 @@ async fn try_under_lock(client: &mut Client, statements: &[String]) -> Result<()
 }
 
 /// The first mirror: marks every row, slice by slice by key, so that no transaction of ours lasts.
-async fn mark_all(client: &mut Client, planned: &Planned, plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<u64, AttachError> {
+async fn mark_all(
+    client: &mut Client,
+    planned: &Planned,
+    plan: &Plan,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<u64, AttachError> {
     let mut after: Option<String> = None;
     let mut rows = 0;
     loop {

@@ -55,20 +55,21 @@ pub(super) fn id_sql(at: &str, key: &[&Column]) -> String {
     if let [column] = key {
         return text_sql(at, column);
     }
-    let part = |column: &&Column| match column.family {
-        Family::Integer | Family::Uuid | Family::Boolean | Family::Date => text_sql(at, column),
-        _escaped => format!("replace(replace({}, '%', '%25'), ':', '%3A')", text_sql(at, column)),
+    let part = |column: &&Column| {
+        let is_plain = matches!(column.family, Family::Integer | Family::Uuid | Family::Boolean | Family::Date);
+        let text = text_sql(at, column);
+        if is_plain { text } else { format!("replace(replace({text}, '%', '%25'), ':', '%3A')") }
     };
     key.iter().map(part).collect::<Vec<_>>().join(" || ':' || ")
 }
 
 /// That a column equals a text given as parameter, by an index where the text can be cast without risk.
 pub(super) fn equals_sql(at: &str, column: &Column, text: &str) -> String {
-    match column.family {
-        // A label or spelling that the type does not know would fail the whole query.
-        Family::Enum | Family::Other => format!("{} = {text}", text_sql(at, column)),
-        _cast => format!("{at}.{} = {}", quoted(&column.name), cast_sql(column, text)),
+    // A label or spelling that the type does not know would fail the whole query.
+    if matches!(column.family, Family::Enum | Family::Other) {
+        return format!("{} = {text}", text_sql(at, column));
     }
+    format!("{at}.{} = {}", quoted(&column.name), cast_sql(column, text))
 }
 
 /// A text parameter as a value of the column's type.

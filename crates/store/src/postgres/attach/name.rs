@@ -108,12 +108,12 @@ impl<'de> Deserialize<'de> for ColumnName {
 }
 
 /// A name as SQL needs it.
-pub fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A text as a literal of SQL (`standard_conforming_strings` is on in our sessions and functions).
-pub fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

@@ -37,6 +37,8 @@ pub(in crate::postgres) struct Registered {
 #[derive(Debug, Clone, Default)]
 pub(in crate::postgres) struct Attached {
     collections: BTreeMap<String, Registered>,
+    /// Those that this version cannot read, and why.
+    broken: BTreeMap<String, String>,
     shared: Option<Shared>,
     version: i64,
 }
@@ -49,16 +51,18 @@ impl Attached {
         let shared = client.query_opt(sql, &[&SHARED]).await?;
         let shared = shared.map(|row| serde_json::from_str(row.get(0))).transpose()?;
         let sql = "SELECT collection, mapping::text, currency, tables::text, stopped FROM mstore.attached";
-        let mut collections = BTreeMap::new();
+        let (mut collections, mut broken) = (BTreeMap::new(), BTreeMap::new());
         for row in client.query(sql, &[]).await? {
-            let mapping: CollectionMapping = serde_json::from_str(row.get(1))?;
-            let tables: Vec<super::table::Table> = serde_json::from_str(row.get(3))?;
-            let tables: Tables = tables.into_iter().map(|table| (table.name.clone(), table)).collect();
-            let currency: String = row.get(2);
-            let source = source::compile(&mapping, &tables, &currency)?;
-            collections.insert(row.get(0), Registered { source, mapping, tables, currency, stopped: row.get(4) });
+            let name: String = row.get(0);
+            match Registered::parse(row.get(1), row.get(2), row.get(3), row.get(4)) {
+                Ok(registered) => drop(collections.insert(name, registered)),
+                Err(error) => {
+                    tracing::error!(collection = name, %error, "an attached collection cannot be read; devices keep what they have");
+                    broken.insert(name, error.to_string());
+                }
+            }
         }
-        Ok(Self { collections, shared, version })
+        Ok(Self { collections, broken, shared, version })
     }
 
     /// Whether something was attached, detached, stopped or changed since it was read.
@@ -71,6 +75,15 @@ impl Attached {
         self.collections.get(name)
     }
 
+    /// Whether a collection is attached, in whatever state.
+    pub(in crate::postgres) fn has(&self, name: &str) -> bool {
+        self.collections.contains_key(name) || self.broken.contains_key(name)
+    }
+
+    pub(super) fn version(&self) -> i64 {
+        self.version
+    }
+
     /// All of them, by name.
     pub(in crate::postgres) fn collections(&self) -> impl Iterator<Item = (&str, &Registered)> {
         self.collections.iter().map(|(name, registered)| (name.as_str(), registered))
@@ -79,16 +92,15 @@ impl Attached {
     pub(super) fn new_branch(&self) -> NewBranch {
         self.shared.as_ref().map_or_else(NewBranch::default, |shared| shared.branches.new)
     }
-
-    pub(super) fn shared(&self) -> Option<&Shared> {
-        self.shared.as_ref()
-    }
 }
 
 impl Registered {
-    /// Why devices keep what they have; none: it flows.
-    pub(in crate::postgres) fn stopped(&self) -> Option<&str> {
-        self.stopped.as_deref()
+    fn parse(mapping: &str, currency: String, tables: &str, stopped: Option<String>) -> Result<Self, AttachError> {
+        let mapping: CollectionMapping = serde_json::from_str(mapping)?;
+        let tables: Vec<super::table::Table> = serde_json::from_str(tables)?;
+        let tables: Tables = tables.into_iter().map(|table| (table.name.clone(), table)).collect();
+        let source = source::compile(&mapping, &tables, &currency)?;
+        Ok(Self { source, mapping, tables, currency, stopped })
     }
 }
 

@@ -10,11 +10,12 @@ use mstore_protocol::BranchKey;
 use tokio_postgres::GenericClient;
 
 use super::{
-    AttachError, key,
+    AttachError, guard, key, live,
     mapping::NewBranch,
     registry::{Attached, Registered},
     rows::Wanted,
     source::{Related, Source},
+    strays,
     triggers::{A_ROW, EVERYTHING},
 };
 
@@ -24,10 +25,18 @@ const PAGE_ROWS: i64 = 5_000;
 /// Ids with the transactions that touched them.
 type Touched = BTreeSet<(String, String)>;
 
-/// Turns every visible unresolved mark into marks of branches; tells whether there were any. Call it first in a sequencing transaction.
-pub(in crate::postgres) async fn resolve(client: &impl GenericClient, attached: &Attached) -> Result<bool, AttachError> {
-    let sql = "SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE merchant_id = ''";
-    let marks = client.query(sql, &[]).await?;
+/// Turns visible unresolved marks, those at these places (`ctid`) or all, into marks of branches; tells whether there were any. Call it first in a
+/// sequencing transaction.
+pub(super) async fn resolve(client: &impl GenericClient, attached: &Attached, places: Option<&[String]>) -> Result<bool, AttachError> {
+    let marks = match places {
+        Some(places) => {
+            let sql = "SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE ctid = ANY($1::text[]::tid[]) AND merchant_id = ''";
+            client.query(sql, &[&places]).await?
+        }
+        None => {
+            client.query("SELECT collection, branch_id, id, xid::text, ctid::text FROM mstore.mark WHERE merchant_id = ''", &[]).await?
+        }
+    };
     if marks.is_empty() {
         return Ok(false);
     }
@@ -36,28 +45,41 @@ pub(in crate::postgres) async fn resolve(client: &impl GenericClient, attached: 
         let touched = by_collection.entry(mark.get(0)).or_default().entry(mark.get(1)).or_default();
         touched.insert((mark.get(2), mark.get(3)));
     }
-    for (collection, kinds) in by_collection {
+    for (name, kinds) in by_collection {
         // Nobody reads a collection that is stopped; when it flows again, all of it is marked.
-        let Some(registered) = attached.collection(collection).filter(|registered| registered.stopped.is_none()) else { continue };
-        for (kind, touched) in kinds {
-            match kind {
-                A_ROW => rows(client, registered, attached.new_branch(), &touched).await?,
-                EVERYTHING => {
-                    let scopes: BTreeMap<&str, &str> = touched.iter().map(|(scope, xid)| (scope.as_str(), xid.as_str())).collect();
-                    for (scope, xid) in scopes {
-                        everything(client, registered, attached.new_branch(), scope, xid).await?;
-                    }
-                }
-                alias => {
-                    let found = of_related(client, &registered.source, alias, &touched).await?;
-                    rows(client, registered, attached.new_branch(), &found).await?;
-                }
-            }
+        let Some(registered) = attached.collection(name).filter(|registered| registered.stopped.is_none()) else { continue };
+        let resolved = collection(client, registered, attached.new_branch(), &kinds);
+        if let Err(why) = guard::guarded(client, resolved).await? {
+            live::stop(client, name, &why).await?;
         }
     }
     let places: Vec<&str> = marks.iter().map(|mark| mark.get(4)).collect();
     client.execute("DELETE FROM mstore.mark WHERE ctid = ANY($1::text[]::tid[])", &[&places]).await?;
     Ok(true)
+}
+
+async fn collection(
+    client: &impl GenericClient,
+    registered: &Registered,
+    new: NewBranch,
+    kinds: &BTreeMap<&str, Touched>,
+) -> Result<(), AttachError> {
+    for (kind, touched) in kinds {
+        match *kind {
+            A_ROW => rows(client, registered, new, touched).await?,
+            EVERYTHING => {
+                let scopes: BTreeMap<&str, &str> = touched.iter().map(|(scope, xid)| (scope.as_str(), xid.as_str())).collect();
+                for (scope, xid) in scopes {
+                    everything(client, registered, new, scope, xid).await?;
+                }
+            }
+            alias => {
+                let found = of_related(client, &registered.source, alias, touched).await?;
+                rows(client, registered, new, &found).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The rows that depend on keys of a related table.
@@ -104,13 +126,12 @@ async fn rows(client: &impl GenericClient, registered: &Registered, new: NewBran
             owned.push(ids[at], xids[at], row.get(1), row.get(2), source.branch.is_none());
         }
     }
+    owned.gone.extend(ids.iter().map(|id| (*id).to_owned()));
     owned.mark(client, source, &registered.currency, new).await?;
     let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
         SELECT $1, h.merchant_id, h.branch_id, m.id, w.xid::xid8 FROM unnest($2::text[], $3::text[]) AS w(id, xid) CROSS JOIN mstore.head h
         JOIN mstore.mirror m ON m.head = h.n AND m.collection = $1 AND m.id = w.id AND m.row IS NOT NULL";
     client.execute(sql, &[&source.collection.as_str(), &ids, &xids]).await?;
-    let sql = "DELETE FROM mstore.stray WHERE collection = $1 AND id = ANY($2) AND id <> ALL($3)";
-    client.execute(sql, &[&source.collection.as_str(), &ids, &owned.strays]).await?;
     Ok(())
 }
 
@@ -174,6 +195,8 @@ pub(super) struct Owned {
     merchants: Vec<String>,
     branches: Vec<String>,
     strays: Vec<String>,
+    /// Rows that were looked for, there or not.
+    gone: Vec<String>,
 }
 
 impl Owned {
@@ -235,27 +258,16 @@ impl Owned {
         let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
             SELECT $1, w.m, w.b, w.id, w.xid::xid8 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS w(m, b, id, xid)";
         client.execute(sql, &[&collection, &self.merchants, &self.branches, &self.ids, &self.xids]).await?;
-        let homeless = |at: &usize| {
-            new == NewBranch::Alarm
-                && unknown.iter().any(|key| self.merchants[*at] == key.merchant.as_str() && self.branches[*at] == key.branch.as_str())
-        };
-        let waiting: Vec<usize> = (0..self.ids.len()).filter(homeless).collect();
-        let reasons = self.strays.iter().map(|id| (id.as_str(), "its merchant or branch is NULL".to_owned())).chain(
-            waiting.iter().map(|at| (self.ids[*at].as_str(), format!("there is no branch {}/{}", self.merchants[*at], self.branches[*at]))),
-        );
-        let (ids, reasons): (Vec<&str>, Vec<String>) = reasons.unzip();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let sql = "INSERT INTO mstore.stray (collection, id, reason, at) SELECT $1, w.id, w.reason, mstore.utc_now()
-            FROM (SELECT DISTINCT ON (id) id, reason FROM unnest($2::text[], $3::text[]) AS u(id, reason)) AS w
-            ON CONFLICT (collection, id) DO UPDATE SET reason = excluded.reason";
-        client.execute(sql, &[&collection, &ids, &reasons]).await?;
-        let detail = format!(
-            "{collection}: rows belong to no branch and are on no device, such as {:?}: {}; they are in mstore.stray",
-            ids[0], reasons[0]
-        );
-        super::alarms::raise_unless_open(client, super::alarms::STRAYS, collection, &detail).await
+        let is_unknown =
+            |at: usize| unknown.iter().any(|key| self.merchants[at] == key.merchant.as_str() && self.branches[at] == key.branch.as_str());
+        let waits = |at: &usize| new == NewBranch::Alarm && is_unknown(*at);
+        let waiting = (0..self.ids.len())
+            .filter(waits)
+            .map(|at| (self.ids[at].as_str(), format!("there is no branch {}/{}", self.merchants[at], self.branches[at])));
+        let nobodys = self.strays.iter().map(|id| (id.as_str(), "its merchant or branch is NULL".to_owned()));
+        let strays: Vec<(&str, String)> = nobodys.chain(waiting).collect();
+        let looked_at: Vec<&str> = self.ids.iter().chain(&self.strays).chain(&self.gone).map(String::as_str).collect();
+        strays::settle(client, collection, &looked_at, &strays).await
     }
 
     /// Their branches that do not exist.

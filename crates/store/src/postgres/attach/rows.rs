@@ -86,6 +86,13 @@ pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[
     Ok(found)
 }
 
+/// Reads no row at all: fails as reading one would.
+pub(super) async fn probe(client: &impl GenericClient, source: &Source) -> Result<(), AttachError> {
+    let none = Wanted::new(source, std::iter::empty());
+    client.query(&source.rows_sql(), &none.params()).await?;
+    Ok(())
+}
+
 /// One row as canonical text.
 fn text(source: &Source, id: &str, values: &[Option<&str>]) -> Found {
     let mut out = String::with_capacity(256);

@@ -13,10 +13,10 @@ use super::{
 
 mod fields;
 
-pub(super) use fields::{Compiled, Value, default};
+pub(super) use fields::{Compiled, Value};
 
 /// The tables that mappings name, by name.
-pub type Tables = BTreeMap<TableName, Table>;
+pub(super) type Tables = BTreeMap<TableName, Table>;
 
 /// The alias of the collection's own table in every query.
 pub(super) const OWN: &str = "t";
@@ -36,8 +36,6 @@ pub(super) struct Source {
     pub(super) branch: Option<String>,
     /// Whether a row of the table itself says whose it is.
     pub(super) is_direct: bool,
-    /// Whether a join asks for the branch.
-    pub(super) is_branch_joined: bool,
     /// Joins that tell whose a row is.
     joins: String,
     /// Further joins that a whole row needs.
@@ -90,7 +88,6 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
         merchant,
         branch,
         is_direct,
-        is_branch_joined,
         joins,
         branch_joins,
         related,

@@ -7,13 +7,14 @@
 use tokio_postgres::Client;
 
 use super::{
-    AttachError, alarms, install,
+    AttachError, alarms, guard, install,
     install::Planned,
     look,
     mapping::{CollectionMapping, NewColumns},
     name::ColumnName,
     propose,
     registry::{self, Attached, Registered},
+    rows,
     source::Tables,
     table::Table,
 };
@@ -25,6 +26,8 @@ enum Verdict {
     Same,
     /// Something was put right, or has to be taken note of: why.
     Renewed(String),
+    /// It can be read, but what is written there is not all captured, and we may not put that right: why.
+    Uncaptured(String),
     /// It cannot be read as it is mapped: why.
     Stopped(String),
 }
@@ -42,8 +45,24 @@ pub(in crate::postgres) async fn tend(client: &mut Client) -> Result<bool, Attac
 
 async fn act(client: &mut Client, name: &str, registered: &Registered, verdict: Verdict) -> Result<bool, AttachError> {
     match verdict {
-        Verdict::Same if registered.stopped.is_none() => return Ok(false),
+        Verdict::Same if registered.stopped.is_none() => {
+            alarms::clear(client, alarms::CHANGED, name).await?;
+            return Ok(false);
+        }
         Verdict::Stopped(why) if registered.stopped.as_deref() == Some(&*why) => return Ok(false),
+        Verdict::Uncaptured(why) => {
+            let detail = format!(
+                "{name}: {why}; until that is put right, what is written there reaches devices by the sweep, within an hour. Run `mstore-sync attach` as the table's owner"
+            );
+            let transaction = client.transaction().await?;
+            registry::set_stopped(&transaction, name, None).await?;
+            let is_new = alarms::raise_unless_open(&transaction, alarms::CHANGED, name, &detail).await?;
+            if is_new {
+                registry::mark_everything(&transaction, name).await?;
+            }
+            transaction.commit().await?;
+            return Ok(is_new);
+        }
         Verdict::Stopped(why) => {
             let transaction = client.transaction().await?;
             registry::set_stopped(&transaction, name, Some(&why)).await?;
@@ -90,6 +109,9 @@ async fn look_at(client: &mut Client, registered: &Registered) -> Result<Verdict
         Err(AttachError::Mapping { why, .. }) => return Ok(Verdict::Stopped(why)),
         Err(other) => return Err(other),
     };
+    if let Some(why) = unreadable(client, &planned).await? {
+        return Ok(Verdict::Stopped(why));
+    }
     let uncaptured = uncaptured(client, &planned).await?;
     let changes = changes(registered, &planned);
     if uncaptured.is_none() && changes.is_none() {
@@ -97,8 +119,10 @@ async fn look_at(client: &mut Client, registered: &Registered) -> Result<Verdict
     }
     if uncaptured.is_some() {
         match renew(client, &planned).await {
+            Err(AttachError::Database(error)) if !guard::is_of_the_table(&error) => return Err(error.into()),
             Err(error @ (AttachError::Database(_) | AttachError::Locked { .. })) => {
-                return Ok(Verdict::Stopped(format!("capture cannot be put back: {error}")));
+                let what = uncaptured.unwrap_or_default();
+                return Ok(Verdict::Uncaptured(format!("{what}, and it cannot be put back: {error}")));
             }
             done => done?,
         }
@@ -106,6 +130,14 @@ async fn look_at(client: &mut Client, registered: &Registered) -> Result<Verdict
     registry::store(client, &planned.mapping, &planned.tables, &registered.currency, planned.source.table.oid).await?;
     let what: Vec<String> = uncaptured.into_iter().chain(changes).collect();
     Ok(Verdict::Renewed(what.join("; ")))
+}
+
+/// Why nothing can be read, found by reading nothing: a right, a lock, a view that does not work any more.
+async fn unreadable(client: &mut Client, planned: &Planned) -> Result<Option<String>, AttachError> {
+    let transaction = client.transaction().await?;
+    let read = guard::guarded(&transaction, rows::probe(&transaction, &planned.source)).await?;
+    transaction.commit().await?;
+    Ok(read.err())
 }
 
 /// A table that its name does not lead to any more.

@@ -95,12 +95,20 @@ pub(super) async fn glance(client: &Object, ask: &Ask<'_>) -> Result<(bool, Opti
     let snapshot = client.query_one(&statement, &[]);
     let (snapshot, rows) = futures_util::future::try_join(snapshot, ask.new_marks(client, GLANCE)).await?;
     let is_full = rows.len() >= usize::try_from(GLANCE).unwrap_or(usize::MAX);
-    let concerns = |row: &Row| row.get::<_, &str>(1) == "*" || key_of(row).is_some_and(|key| ask.shards.have(&key));
+    let concerns = |row: &Row| {
+        row.get::<_, &str>(1) == "*" || row.get::<_, &str>(0).is_empty() || key_of(row).is_some_and(|key| ask.shards.have(&key))
+    };
     Ok((is_full || rows.iter().any(concerns), Snapshot::parse(snapshot.get(0))))
 }
 
 fn key_of(row: &Row) -> Option<BranchKey> {
     BranchKey::parse(row.get(0), row.get(1)).ok()
+}
+
+/// Where the marks are whose merchant has to be found out; `None`: they have to be looked for.
+pub(super) fn unresolved(ask: &Ask<'_>, new: &[Row], is_thorough: bool) -> Option<Vec<String>> {
+    let is_all = !is_thorough && new.len() <= ask.marks_max;
+    is_all.then(|| new.iter().filter(|row| row.get::<_, &str>(0).is_empty()).map(|row| row.get(4)).collect())
 }
 
 /// Takes marks within the round's snapshot; `new` are those that were read with it.
@@ -132,7 +140,7 @@ fn few(ask: &Ask<'_>, new: &[Row]) -> Taken {
     let mut taken = Taken::default();
     let mut places = Vec::with_capacity(new.len());
     for row in new {
-        if row.get::<_, &str>(1) == "*" {
+        if row.get::<_, &str>(1) == "*" && !row.get::<_, &str>(0).is_empty() {
             taken.merchants.insert(row.get(0));
         } else if let Some(key) = key_of(row).filter(|key| ask.takes(key)) {
             taken.branches.entry(key).or_default().insert((row.get(2), row.get(3)));
@@ -150,7 +158,7 @@ async fn many(client: &Object, ask: &Ask<'_>, confirmed: &BTreeSet<BranchKey>) -
     let takes = |key: &BranchKey| ask.takes(key) || confirmed.contains(key);
     let statement = client.prepare_cached(GROUPS).await?;
     for row in client.query(&statement, &[]).await? {
-        if row.get::<_, &str>(1) == "*" {
+        if row.get::<_, &str>(1) == "*" && !row.get::<_, &str>(0).is_empty() {
             taken.merchants.insert(row.get(0));
         } else if let Some(key) = key_of(&row).filter(takes) {
             if room.has(count(&row, 2)) {

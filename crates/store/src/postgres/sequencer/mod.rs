@@ -17,7 +17,7 @@ use deadpool_postgres::{Object, Pool};
 use futures_util::future::try_join3;
 use mstore_protocol::{BranchKey, Timestamp};
 use tokio::sync::oneshot;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, types::ToSql};
 
 pub(super) use self::extras::row_of;
 use self::{
@@ -31,6 +31,7 @@ use super::{
     mirror::{self, Failed},
     shared::Shared,
     snapshot::{Shards, Snapshot},
+    source::Reader as _,
     waiters::Visits,
 };
 use crate::{OutboxEntry, StoreError, failpoint};
@@ -326,13 +327,14 @@ impl Sequencer {
         };
         failpoint::point("begin");
         let is_thorough = self.since.is_none() || self.is_behind || without.len() < self.retry_at.len();
+        let new = self.resolved(client, &ask, new, is_thorough).await?;
         let mut taken = marks::take(client, &ask, new, is_thorough).await?;
         for key in self.unalarmed.keys() {
             taken.branches.remove(key);
         }
         let names: Vec<BranchKey> = taken.branches.keys().cloned().collect();
         let outbox_per_branch_max = self.shared.config.outbox_per_branch_max;
-        let within = Within { client, now, outbox_per_branch_max, backlog: &self.backlog };
+        let within = Within { client, attached: &self.shared.attached, now, outbox_per_branch_max, backlog: &self.backlog };
         let mut branches = round::compared(&within, &taken).await.map_err(|failed| Trouble::of(failed, names.clone()))?;
         branches.extend(self.blocked(&within).await?);
         round::decide(&within, &mut branches);
@@ -352,6 +354,16 @@ impl Sequencer {
         failpoint::point("after_commit");
         made.forgotten = forgotten;
         Ok(made)
+    }
+
+    /// Marks on attached tables that do not say whose row it is become marks of branches, and are then among the new ones.
+    async fn resolved(&self, client: &Object, ask: &Ask<'_>, new: Vec<Row>, is_thorough: bool) -> Result<Vec<Row>, Trouble> {
+        let places = marks::unresolved(ask, &new, is_thorough);
+        let is_none = places.as_ref().is_some_and(Vec::is_empty);
+        if is_none || !self.shared.attached.resolve(client.plain(), places.as_deref()).await? {
+            return Ok(new);
+        }
+        Ok(marks::new_marks(client, ask).await?)
     }
 
     /// Branches about which an earlier round could not say that they stand still.

@@ -11,6 +11,7 @@ use mstore_protocol::{BranchKey, Collection, OperationId, Seq, Tag, Timestamp};
 
 use super::{
     super::{
+        attach::Live,
         mirror::{self, Failed, HeadEntry},
         source::{self, Wanted},
     },
@@ -26,6 +27,8 @@ const ROWS_PER_STATEMENT: usize = 5_000;
 pub(super) struct Within<'a> {
     /// In the round's transaction.
     pub(super) client: &'a Object,
+    /// Tables of others.
+    pub(super) attached: &'a Live,
     /// The time of the round.
     pub(super) now: Timestamp,
     /// Frames of a branch that may wait.
@@ -94,11 +97,16 @@ pub(super) async fn compared(within: &Within<'_>, taken: &Taken) -> Result<Vec<B
     let client = within.client;
     let heads = async { mirror::heads(client, &keys).await };
     let extras = async { Ok(extras::read(client, &keys).await?) };
-    let (heads, extras, rows) = futures_util::future::try_join3(heads, extras, read(client, first)).await?;
+    let (heads, extras, rows) = if source::is_joinable(within.attached, first) {
+        futures_util::future::try_join3(heads, extras, read(within, first)).await?
+    } else {
+        let (heads, extras) = futures_util::future::try_join(heads, extras).await?;
+        (heads, extras, read(within, first).await?)
+    };
     let mut branches = made(within, keys, heads, extras).await?;
     compare(&mut branches, first, rows);
     for chunk in others.chunks(ROWS_PER_STATEMENT) {
-        let rows = read(client, chunk).await?;
+        let rows = read(within, chunk).await?;
         compare(&mut branches, chunk, rows);
     }
     Ok(branches.into_values().collect())
@@ -106,11 +114,11 @@ pub(super) async fn compared(within: &Within<'_>, taken: &Taken) -> Result<Vec<B
 
 type Rows = (Vec<SourceRow>, Vec<Option<(Box<str>, Option<mstore_protocol::RowHash>)>>);
 
-async fn read(client: &Object, wanted: &[Wanted<'_>]) -> Result<Rows, Failed> {
+async fn read(within: &Within<'_>, wanted: &[Wanted<'_>]) -> Result<Rows, Failed> {
     if wanted.is_empty() {
         return Ok(Rows::default());
     }
-    Ok(source::with(client, wanted, mirror::rows(client, wanted)).await?)
+    Ok(source::with(within.client, within.attached, wanted, mirror::rows(within.client, wanted)).await?)
 }
 
 async fn made(
@@ -164,6 +172,7 @@ fn compare(branches: &mut BTreeMap<BranchKey, Branch>, wanted: &[Wanted<'_>], (n
                 branch.bad.push((place(), why));
                 continue;
             }
+            SourceRow::Kept => continue,
         };
         if branch.extras.is_quarantined(wanted.collection, wanted.id) {
             branch.fine.push(place());

@@ -153,13 +153,13 @@ pub(super) fn quantity(column: ColumnName) -> Field {
 
 fn money(column: &Column) -> (Field, Option<String>) {
     let minor = words::is_minor(&column.name);
-    let note = match column.family {
-        Family::Integer if !minor => Some("whole units of the currency; `minor = true` if these are cents already".to_owned()),
-        Family::Float => {
-            Some("a float: exact at the currency's decimals, or the row is quarantined; `round = true` rounds instead".to_owned())
-        }
-        _exact => None,
+    let note = if column.family == Family::Integer && !minor {
+        Some("whole units of the currency; `minor = true` if these are cents already")
+    } else {
+        (column.family == Family::Float)
+            .then_some("a float: exact at the currency's decimals, or the row is quarantined; `round = true` rounds instead")
     };
+    let note = note.map(str::to_owned);
     (Field { becomes: Some(As::Money), minor, ..Field::of(ColumnName::own(&column.name)) }, note)
 }
 
@@ -188,14 +188,12 @@ pub(in super::super) fn of_column(column: &Column) -> Result<(Field, Option<Stri
     if is_number && !is_reference && words::is_quantity(&column.name) {
         return Ok((quantity(ColumnName::own(&column.name)), None));
     }
-    let note = match column.family {
-        Family::Integer if column.cast == "bigint" => {
-            Some("beyond ±(2^53−1) the row is quarantined; `as = \"text\"` sends any number".to_owned())
-        }
-        Family::Json | Family::Array | Family::Composite => {
-            Some("floats inside put the row into quarantine; `as = \"text\"` sends the text".to_owned())
-        }
-        _other => zone_note(column),
+    let note = if column.cast == "bigint" {
+        Some("beyond ±(2^53−1) the row is quarantined; `as = \"text\"` sends any number".to_owned())
+    } else if matches!(column.family, Family::Json | Family::Array | Family::Composite) {
+        Some("floats inside put the row into quarantine; `as = \"text\"` sends the text".to_owned())
+    } else {
+        zone_note(column)
     };
     Ok((Field::of(ColumnName::own(&column.name)), note))
 }

@@ -89,7 +89,7 @@ fn push(values: &mut Vec<String>, expression: String) -> usize {
 }
 
 /// What a column becomes when the mapping does not say.
-pub(in super::super) fn default(column: &Column) -> Result<As, String> {
+fn default(column: &Column) -> Result<As, String> {
     Ok(match column.family {
         Family::Integer => As::Integer,
         Family::Numeric | Family::Float => As::Decimal,

@@ -1,8 +1,10 @@
 //! Databases that nobody made for us: proposed, attached, written to, and read as whoever sequences would.
 #![allow(clippy::unwrap_used)]
 
-mod bench_shop;
+mod ddl;
+mod nasty;
 mod northwind;
+mod shop;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,13 +21,6 @@ use super::{
     resolve, rows,
     rows::Found,
 };
-
-const MIGRATIONS: [&str; 4] = [
-    include_str!("../../../../migrations/postgres/0001_source.sql"),
-    include_str!("../../../../migrations/postgres/0002_capture.sql"),
-    include_str!("../../../../migrations/postgres/0003_sync.sql"),
-    include_str!("../../../../migrations/postgres/0004_attach.sql"),
-];
 
 /// What `branch`, collection and id of a row came to.
 type Rows = BTreeMap<(String, String, String), Found>;
@@ -44,10 +39,7 @@ async fn foreign(name: &str, schema: &str) -> Option<Foreign> {
     let database = Postgres::shared().database(name);
     database.psql(schema);
     let attacher = Attacher::connect(&database.url()).await.unwrap();
-    attacher.client.batch_execute("CREATE SCHEMA mstore").await.unwrap();
-    for migration in MIGRATIONS {
-        attacher.client.batch_execute(migration).await.unwrap();
-    }
+    attacher.prepare().await.unwrap();
     Some(Foreign { database, attacher })
 }
 
@@ -84,8 +76,9 @@ impl Foreign {
     /// Takes all marks as the sequencer does: what every marked row is now, for every branch that it was marked for.
     async fn take(&self) -> Rows {
         let client = self.client();
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
         let attached = Attached::load(client).await.unwrap();
-        resolve::resolve(client, &attached).await.unwrap();
+        resolve::resolve(client, &attached, None).await.unwrap();
         let sql = "SELECT DISTINCT m.collection, b.merchant_id, b.branch_id, m.id FROM mstore.mark m
             JOIN mstore.branch b ON b.merchant_id = m.merchant_id AND m.branch_id IN ('*', b.branch_id) WHERE m.collection <> 'branch'";
         let marks = client.query(sql, &[]).await.unwrap();
@@ -104,6 +97,7 @@ impl Foreign {
                 taken.insert((key.branch.as_str().to_owned(), collection.clone(), id), found);
             }
         }
+        client.batch_execute("COMMIT").await.unwrap();
         taken
     }
 

@@ -1,0 +1,191 @@
+//! Tables that nobody made for us, from a foreign writer's commit to what `/changes` answers.
+#![allow(clippy::unwrap_used)]
+
+use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
+
+use mstore_protocol::{BranchKey, Timestamp};
+use mstore_rig::{Database, Postgres, Program, have};
+use mstore_store::{
+    Admin as _, ChangeRow, ChangesAsk, Listing, RowSink, SyncStore as _,
+    postgres::{
+        PgConfig, PgStore,
+        attach::{Attacher, Given, mapping::Mapping, mapping::MerchantMapping, propose},
+    },
+};
+
+/// How long anything may take here.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Rows = BTreeMap<(String, String), String>;
+
+#[derive(Default)]
+struct Sink(Rows);
+
+impl RowSink for Sink {
+    fn row(&mut self, row: ChangeRow<'_>) {
+        if let Some(text) = row.row {
+            self.0.insert((row.collection.to_string(), row.id.into()), text.into());
+        }
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+async fn rows(store: &PgStore, branch: &str) -> Rows {
+    let ask = ChangesAsk { key: BranchKey::parse("m1", branch).unwrap(), after: None, resume: None };
+    match store.changes(ask, Box::new(Sink::default())).await {
+        Ok((_, sink)) => sink.into_any().downcast::<Sink>().unwrap().0,
+        Err(_no_such_branch_yet) => Rows::new(),
+    }
+}
+
+/// The rows of a branch as soon as they are as expected.
+async fn until(store: &PgStore, branch: &str, is: impl Fn(&Rows) -> bool) -> Rows {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let wake = store.outbox_wake();
+    loop {
+        let woken = wake.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable();
+        let rows = rows(store, branch).await;
+        if is(&rows) {
+            return rows;
+        }
+        assert!(
+            tokio::time::timeout_at(deadline, woken).await.is_ok(),
+            "not within {PATIENCE:?}; there are {} rows: {:?}",
+            rows.len(),
+            rows.iter().next()
+        );
+    }
+}
+
+fn clock() -> mstore_store::sqlite::Clock {
+    Arc::new(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Timestamp::from_ms(i64::try_from(since.as_millis()).unwrap())
+    })
+}
+
+async fn proposed(attacher: &Attacher) -> Mapping {
+    let merchant = MerchantMapping { id: "m1".into(), name: "Toko Satu".into(), currency: "USD".into() };
+    propose(&attacher.look().await.unwrap(), &Given { merchant, branch: "main".into() }).mapping
+}
+
+async fn attach(database: &Database<'_>) -> Attacher {
+    let mut attacher = Attacher::connect(&database.url()).await.unwrap();
+    attacher.prepare().await.unwrap();
+    let plan = attacher.plan(proposed(&attacher).await).await.unwrap();
+    attacher.install(&plan, &mut |_| {}).await.unwrap();
+    attacher
+}
+
+async fn open(database: &Database<'_>) -> Arc<PgStore> {
+    PgStore::open(PgConfig::new(database.url(), clock())).await.unwrap()
+}
+
+fn text<'a>(rows: &'a Rows, collection: &str, id: &str) -> &'a str {
+    rows.get(&(collection.to_owned(), id.to_owned())).map_or("", String::as_str)
+}
+
+#[tokio::test]
+async fn northwind_reaches_the_answers_for_devices() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/schemas/northwind.sql");
+    let Ok(schema) = std::fs::read_to_string(file) else { return };
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("northwind");
+    database.psql(&schema.replace("SET default_with_oids = false;", ""));
+    attach(&database).await;
+    let store = open(&database).await;
+    let of = |rows: &Rows, name: &str| rows.keys().filter(|(collection, _)| collection == name).count();
+    let first = until(&store, "main", |rows| of(rows, "order_details") == 2155 && of(rows, "product") == 77).await;
+    assert!(text(&first, "product", "1").contains(r#""price":{"amount":1800,"currency":"USD"}"#), "{}", text(&first, "product", "1"));
+    // In one transaction, by somebody else: together or not at all.
+    database.psql(
+        "BEGIN; UPDATE products SET unit_price = 18.4 WHERE product_id = 1; DELETE FROM order_details WHERE order_id = 10248; COMMIT",
+    );
+    let second = until(&store, "main", |rows| text(rows, "product", "1").contains("1840")).await;
+    assert_eq!(of(&second, "order_details"), 2152);
+    // A price that is no price: the row stays as it was, somebody is told, and the rest flows.
+    database
+        .psql("UPDATE products SET unit_price = 18.123 WHERE product_id = 1; UPDATE products SET units_in_stock = 5 WHERE product_id = 2");
+    let third = until(&store, "main", |rows| text(rows, "product", "2").contains(r#""stock":"5""#)).await;
+    assert!(text(&third, "product", "1").contains("1840"));
+    let alarms = store.list(Listing::Alarms, None, 10).await.unwrap();
+    assert!(
+        alarms.items.iter().any(|alarm| alarm.to_string().contains("row_quarantined") && alarm.to_string().contains("18.123")),
+        "{alarms:?}"
+    );
+    assert_eq!(sweep(&store).await, 1, "the quarantined row is the only one that differs");
+    store.close().await.unwrap();
+}
+
+/// Rows that differ in a whole sweep.
+async fn sweep(store: &PgStore) -> u64 {
+    let (mut from, mut differing) = (None, 0);
+    loop {
+        let report = store.sweep(from, 1_000).await.unwrap();
+        differing += report.differing;
+        from = report.next;
+        if from.is_none() {
+            return differing;
+        }
+    }
+}
+
+const ORDERS: &str = "CREATE TABLE orders (id int PRIMARY KEY, branch_id text NOT NULL);
+    CREATE TABLE lines (order_id int NOT NULL REFERENCES orders ON DELETE CASCADE, n int NOT NULL, qty numeric NOT NULL, PRIMARY KEY (order_id, n));
+    INSERT INTO orders SELECT n, 'b' || n % 2 FROM generate_series(1, 10) n; INSERT INTO lines SELECT n, m, n FROM generate_series(1, 10) n, generate_series(1, 3) m";
+
+#[tokio::test]
+async fn rows_that_move_with_their_parents_leave_one_branch_and_reach_the_other() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("orders");
+    database.psql(ORDERS);
+    attach(&database).await;
+    let store = open(&database).await;
+    until(&store, "b0", |rows| rows.len() == 20).await;
+    database.psql("UPDATE orders SET branch_id = 'new' WHERE id = 2");
+    until(&store, "new", |rows| rows.len() == 4).await;
+    until(&store, "b0", |rows| rows.len() == 16).await;
+    database.psql("DELETE FROM orders WHERE id = 2");
+    until(&store, "new", Rows::is_empty).await;
+    assert_eq!(sweep(&store).await, 0);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn attaching_while_servers_run_is_seen_by_them() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("running");
+    database.psql(ORDERS);
+    let (one, two) = (open(&database).await, open(&database).await);
+    let mut attacher = attach(&database).await;
+    until(&one, "b0", |rows| rows.len() == 20).await;
+    until(&two, "b1", |rows| rows.len() == 20).await;
+    // A table that cannot be read stops its collection and nothing else.
+    database.psql(
+        "ALTER TABLE lines RENAME COLUMN qty TO quantity; UPDATE lines SET quantity = 99; UPDATE orders SET branch_id = 'b0' WHERE id = 1",
+    );
+    let still = until(&one, "b0", |rows| !text(rows, "orders", "1").is_empty()).await;
+    assert_eq!(text(&still, "lines", "2:1"), r#"{"id":"2:1","n":1,"order_id":2,"qty":"2"}"#, "devices keep what they have");
+    database.psql("ALTER TABLE lines RENAME COLUMN quantity TO qty");
+    until(&one, "b0", |rows| text(rows, "lines", "2:1").contains(r#""qty":"99""#) && !text(rows, "lines", "1:1").is_empty()).await;
+    // Detached: nothing is taken from the devices.
+    for name in attacher.attached().await.unwrap() {
+        attacher.detach(&name).await.unwrap();
+    }
+    database.psql("DELETE FROM orders");
+    assert_eq!((sweep(&one).await, sweep(&two).await), (0, 0));
+    assert_eq!(rows(&one, "b0").await.len(), 24);
+    one.close().await.unwrap();
+    two.close().await.unwrap();
+}
