@@ -29,6 +29,13 @@ const PACKAGES: &[Package] = &[
         command: "/usr/lib/python3/dist-packages/psycopg2/__init__.py",
         needed_for: "a writer in Python on PostgreSQL tables that are captured",
     },
+    Package { name: "golang-go", command: "go", needed_for: "a writer in Go on PostgreSQL tables that are captured" },
+    Package {
+        name: "golang-github-lib-pq-dev",
+        command: "/usr/share/gocode/src/github.com/lib/pq/conn.go",
+        needed_for: "the driver of the writer in Go",
+    },
+    Package { name: "iproute2", command: "ip", needed_for: "tills in networks of their own, whose links are set down" },
     Package { name: "curl", command: "curl", needed_for: "the HTTP calls that the guides show" },
 ];
 
@@ -83,9 +90,14 @@ fn print_missing(missing: &[&Package]) {
     }
 }
 
-fn is_on_path(command: &str) -> bool {
+/// The user's `PATH` and the system's directories.
+pub(crate) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
-    find_in(&format!("{path}:{SYSTEM_DIRECTORIES}"), command) || postgres_directories().any(|directory| directory.join(command).is_file())
+    format!("{path}:{SYSTEM_DIRECTORIES}")
+}
+
+fn is_on_path(command: &str) -> bool {
+    find_in(&search_path(), command) || postgres_directories().any(|directory| directory.join(command).is_file())
 }
 
 fn postgres_directories() -> impl Iterator<Item = PathBuf> {

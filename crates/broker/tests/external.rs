@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-mod mosquitto;
+mod tls_directory;
 
 use std::{
     collections::VecDeque,
@@ -13,13 +13,14 @@ use std::{
 use bytes::Bytes;
 use mstore_broker::{Broker as _, CanaryState, ExternalBroker, ExternalConfig, Login, Message, PublishError, Receipt, TlsFiles};
 use mstore_protocol::Env;
+use mstore_rig::{Mosquitto, Program, have};
 
 use self::{
     common::{
         client::{Answer, Client, Login as Device},
         soon,
     },
-    mosquitto::{Mosquitto, TlsDirectory},
+    tls_directory::TlsDirectory,
 };
 
 const TOPIC: &str = "prod/m1/b1/product/updates";
@@ -53,8 +54,8 @@ async fn subscriber(mosquitto: &Mosquitto, name: &str) -> Client {
 
 #[tokio::test]
 async fn messages_are_pipelined_and_arrive_in_order() {
-    let Some(mosquitto) = Mosquitto::start("", "messages_are_pipelined_and_arrive_in_order").await else { return };
-    let broker = ExternalBroker::start(config(mosquitto.port));
+    let Some(mosquitto) = have(&[Program::Mosquitto]).then(|| Mosquitto::start("")) else { return };
+    let broker = ExternalBroker::start(config(mosquitto.port()));
     up(&broker).await;
     let mut till = subscriber(&mosquitto, "till").await;
     let answers = soon("acknowledgements", broker.publish_batch((0..500).map(|n| message(n.to_string())).collect())).await;
@@ -107,8 +108,8 @@ async fn count_until(broker: &ExternalBroker, done: &AtomicBool) -> (usize, usiz
 
 #[tokio::test]
 async fn a_killed_broker_loses_nothing_and_order_survives() {
-    let Some(mut mosquitto) = Mosquitto::start("", "a_killed_broker_loses_nothing_and_order_survives").await else { return };
-    let broker = ExternalBroker::start(config(mosquitto.port));
+    let Some(mut mosquitto) = have(&[Program::Mosquitto]).then(|| Mosquitto::start("")) else { return };
+    let broker = ExternalBroker::start(config(mosquitto.port()));
     up(&broker).await;
     let done = AtomicBool::new(false);
     let mut till = subscriber(&mosquitto, "till").await;
@@ -123,8 +124,8 @@ async fn a_killed_broker_loses_nothing_and_order_survives() {
             }
             last = expected - 1;
             if kill {
-                mosquitto.kill().await;
-                mosquitto.restart().await;
+                mosquitto.kill();
+                mosquitto.restart();
                 till = subscriber(&mosquitto, "till").await;
             }
         }
@@ -142,18 +143,18 @@ fn number(payload: &[u8]) -> usize {
 
 #[tokio::test]
 async fn a_broker_that_hangs_is_given_up() {
-    let Some(mosquitto) = Mosquitto::start("", "a_broker_that_hangs_is_given_up").await else { return };
-    let mut config = config(mosquitto.port);
+    let Some(mosquitto) = have(&[Program::Mosquitto]).then(|| Mosquitto::start("")) else { return };
+    let mut config = config(mosquitto.port());
     config.timing.keep_alive = Duration::from_secs(1);
     config.timing.connect_within = Duration::from_secs(1);
     let broker = ExternalBroker::start(config);
     up(&broker).await;
-    mosquitto.signal("STOP");
+    mosquitto.pause();
     let mut state = broker.state();
     let lost = soon("an end of the wait", broker.publish(message("1".into()))).await;
     assert_eq!(lost, Err(PublishError::Lost));
     soon("no connection", state.wait_for(|state| !state.up)).await.unwrap();
-    mosquitto.signal("CONT");
+    mosquitto.resume();
     soon("a connection", state.wait_for(|state| state.up)).await.unwrap();
     broker.publish(message("1".into())).await.unwrap();
 }
@@ -164,9 +165,10 @@ const ACL: &str = "user backend\ntopic write prod/+/+/+/updates\ntopic write pro
 
 #[tokio::test]
 async fn a_broker_that_throws_away_what_it_acknowledges_is_noticed() {
-    let test = "a_broker_that_throws_away_what_it_acknowledges_is_noticed";
-    let Some(mut mosquitto) = Mosquitto::with_accounts(&["backend", "narrow", "canary"], ACL, test).await else { return };
-    let mut config = config(mosquitto.port);
+    let Some(mosquitto) = have(&[Program::Mosquitto]).then(|| Mosquitto::with_accounts(&["backend", "narrow", "canary"], ACL)) else {
+        return;
+    };
+    let mut config = config(mosquitto.port());
     config.login = login("narrow");
     config.canary = login("canary");
     let broker = ExternalBroker::start(config);
@@ -182,14 +184,13 @@ async fn a_broker_that_throws_away_what_it_acknowledges_is_noticed() {
 
 #[tokio::test]
 async fn a_refused_login_says_so_and_a_wrong_canary_too() {
-    let test = "a_refused_login_says_so_and_a_wrong_canary_too";
-    let Some(mosquitto) = Mosquitto::with_accounts(&["backend", "canary"], ACL, test).await else { return };
-    let mut refused = config(mosquitto.port);
+    let Some(mosquitto) = have(&[Program::Mosquitto]).then(|| Mosquitto::with_accounts(&["backend", "canary"], ACL)) else { return };
+    let mut refused = config(mosquitto.port());
     refused.login = Some(Login { username: "backend".into(), password: "wrong".into() });
     let broker = ExternalBroker::start(refused);
     let state = soon("a reason", broker.state().wait_for(|state| state.reason.contains("refuses the login"))).await.unwrap().clone();
     assert!(!state.up && !state.reason.contains("wrong"), "{state:?}");
-    let mut blind = config(mosquitto.port);
+    let mut blind = config(mosquitto.port());
     blind.login = login("backend");
     blind.canary = Some(Login { username: "canary".into(), password: "wrong".into() });
     let broker = ExternalBroker::start(blind);
@@ -199,9 +200,9 @@ async fn a_refused_login_says_so_and_a_wrong_canary_too() {
 #[tokio::test]
 async fn tls_with_a_client_certificate() {
     let files = TlsDirectory::make();
-    let Some(mosquitto) = Mosquitto::start(&files.listener(), "tls_with_a_client_certificate").await else { return };
-    let mut config = config(mosquitto.port);
-    config.url = format!("mqtts://localhost:{}", mosquitto.port).parse().unwrap();
+    let Some(mosquitto) = have(&[Program::Mosquitto]).then(|| Mosquitto::start(&files.listener())) else { return };
+    let mut config = config(mosquitto.port());
+    config.url = format!("mqtts://localhost:{}", mosquitto.port()).parse().unwrap();
     config.tls = TlsFiles::read(Some(&files.ca), Some((&files.cert, &files.key))).unwrap();
     let broker = ExternalBroker::start(config.clone());
     up(&broker).await;

@@ -32,6 +32,11 @@ const EXTERNAL_ONLY: [&str; 8] = [
 ];
 
 impl ExternalBroker {
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        self.url.to_string()
+    }
+
     /// Reads the settings; `None` for the embedded broker.
     pub(crate) fn check<'a>(get: impl Fn(&'static str) -> &'a str) -> Result<Option<Self>, Wrong> {
         let set = |key| Some(get(key)).filter(|value| !value.is_empty());
@@ -88,7 +93,7 @@ fn login(key: &'static str, account: Option<&(String, PathBuf)>) -> Result<Optio
 }
 
 /// A line break at the end is the editor's, not the password's.
-fn read_secret(file: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_secret(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut secret = std::fs::read(file)?;
     while secret.last().is_some_and(|byte| b"\r\n".contains(byte)) {
         secret.pop();

@@ -5,12 +5,21 @@ use std::{net::SocketAddr, path::PathBuf};
 use mstore_protocol::{Env, Profile, ProfileError};
 use mstore_server::PublicUrls;
 
-use crate::{args::address, broker_config::ExternalBroker, failure::Failure, settings::RawConfig};
+use crate::{
+    args::address,
+    backend_config::BackendWay,
+    broker_config::ExternalBroker,
+    failure::Failure,
+    settings::{RawConfig, without_password},
+};
 
 /// What the server may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
+    /// `None`: the embedded SQLite.
+    pub(crate) database: Option<OwnDatabase>,
+    pub(crate) retention: Retention,
     pub(crate) env: Env,
     pub(crate) profile: Profile,
     pub(crate) listen: SocketAddr,
@@ -20,16 +29,82 @@ pub(crate) struct Config {
     /// `None`: the embedded broker.
     pub(crate) broker: Option<ExternalBroker>,
     pub(crate) public: PublicUrls,
+    /// To merchants' backends that decide.
+    pub(crate) backend: BackendWay,
     pub(crate) log: String,
     pub(crate) log_json: bool,
 }
 
+/// A PostgreSQL of the customer's.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct OwnDatabase {
+    /// As it was given; it may hold a password.
+    pub(crate) url: String,
+    pub(crate) password_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for OwnDatabase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { url, password_file } = self;
+        f.debug_struct("OwnDatabase").field("url", &without_password(url)).field("password_file", password_file).finish()
+    }
+}
+
+/// What is kept, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Retention {
+    pub(crate) transaction_window_days: u32,
+    pub(crate) deletion_keep_days: u32,
+    pub(crate) operation_keep_days: u32,
+    pub(crate) outbox_per_branch_max: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { transaction_window_days: 7, deletion_keep_days: 30, operation_keep_days: 60, outbox_per_branch_max: 10_000 }
+    }
+}
+
+/// Ten years: what is kept longer belongs into an archive.
+const DAYS_MAX: u32 = 3_660;
+/// About 1 GB of frames at a few hundred bytes each, for every branch.
+const OUTBOX_MAX: u32 = 1_000_000;
+
 impl RawConfig {
+    fn retention(&self) -> Result<Retention, Failure> {
+        let number = |key, min: u32, max: u32| match self.get(key).parse() {
+            Ok(number) if (min..=max).contains(&number) => Ok(number),
+            _other => Err(self.wrong(key, format!("{:?} is not a number from {min} to {max}", self.get(key)))),
+        };
+        let days = |key| number(key, 1, DAYS_MAX);
+        let (transaction_window_days, operation_keep_days) = (days("transaction_window_days")?, days("operation_keep_days")?);
+        let outbox_per_branch_max = number("outbox_per_branch_max", 1, OUTBOX_MAX)?;
+        Ok(Retention {
+            transaction_window_days,
+            deletion_keep_days: days("deletion_keep_days")?,
+            operation_keep_days,
+            outbox_per_branch_max: usize::try_from(outbox_per_branch_max).unwrap_or(usize::MAX),
+        })
+    }
+
+    fn database(&self) -> Result<Option<OwnDatabase>, Failure> {
+        const PASSWORD: &str = "database_password_file";
+        let password_file = Some(self.get(PASSWORD)).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let url = self.get("database");
+        if url.is_empty() {
+            return match password_file {
+                None => Ok(None),
+                Some(_) => Err(self.wrong(PASSWORD, "there is no database that it is for; set database too")),
+            };
+        }
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(self.wrong("database", format!("{:?} is not postgres://USER@HOST/DATABASE", without_password(url))));
+        }
+        Ok(Some(OwnDatabase { url: url.to_owned(), password_file }))
+    }
+
     /// Checks every value.
     pub(crate) fn check(&self) -> Result<Config, Failure> {
-        if !self.get("database").is_empty() {
-            return Err(self.wrong("database", "this build keeps its data in the embedded SQLite only; leave it empty"));
-        }
         let broker = ExternalBroker::check(|key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?;
         let tls = match (self.get("tls_cert"), self.get("tls_key")) {
             ("", "") => None,
@@ -44,11 +119,14 @@ impl RawConfig {
             "json" => true,
             other => return Err(self.wrong("log_format", format!("{other:?} is neither text nor json"))),
         };
+        let profile: Profile = self.get("profile").parse().map_err(|why: ProfileError| self.wrong("profile", why))?;
         let addr = |key, value| address(key, value).map_err(|why| self.wrong(key, why));
         Ok(Config {
             data_dir: PathBuf::from(self.get("data_dir")),
+            database: self.database()?,
+            retention: self.retention()?,
             env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
-            profile: self.get("profile").parse().map_err(|why: ProfileError| self.wrong("profile", why))?,
+            profile,
             listen: addr("listen", self.get("listen"))?,
             mqtt_listen: addr("mqtt_listen", mqtt)?,
             ws_listen: addr("ws_listen", self.get("ws_listen"))?,
@@ -59,6 +137,7 @@ impl RawConfig {
                 mqtt: self.url("public_mqtt_url", &["mqtt", "mqtts"])?,
                 ws: self.url("public_ws_url", &["ws", "wss"])?,
             },
+            backend: BackendWay::check(profile, |key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?,
             log: self.get("log").to_owned(),
             log_json,
         })
@@ -111,13 +190,30 @@ mod tests {
             "profile = \"prod\"",
             "log_format = \"xml\"",
             "tls_cert = \"a.pem\"",
-            "database = \"postgres://x\"",
+            "database = \"mysql://x\"",
+            "transaction_window_days = \"0\"",
+            "outbox_per_branch_max = \"many\"",
+            "database_password_file = \"pw\"",
             "broker = \"amqp://x\"",
             "public_mqtt_url = \"broker.example\"",
         ] {
             let raw = RawConfig::merge(&with_file(text), |_| None).unwrap();
             assert!(raw.check().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_by_default_is_what_the_settings_say() {
+        assert_eq!(RawConfig::merge(&ServeArgs::default(), |_| None).unwrap().check().unwrap().retention, Retention::default());
+    }
+
+    #[test]
+    fn a_database_of_ones_own_keeps_its_password_to_itself() {
+        let args = with_file("database = \"postgres://shop:s3cret@db/shop\"");
+        let raw = RawConfig::merge(&args, |_| None).unwrap();
+        let database = raw.check().unwrap().database.unwrap();
+        assert_eq!(database.url, "postgres://shop:s3cret@db/shop");
+        assert!(!raw.render().contains("s3cret") && !format!("{:?}", raw.check().unwrap()).contains("s3cret"));
     }
 
     #[test]

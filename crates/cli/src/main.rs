@@ -5,10 +5,12 @@
 mod api;
 mod args;
 mod audit;
+mod backend_config;
 mod bench;
 mod broker_config;
 mod config;
 mod data;
+mod database;
 mod demo;
 mod device;
 mod environment;

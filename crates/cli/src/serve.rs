@@ -3,11 +3,19 @@
 use std::{net::SocketAddr, path::Path};
 
 use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
-use mstore_server::{BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError, system_clock};
-use mstore_store::sqlite::{SqliteConfig, SqliteStore};
+use mstore_server::{BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError};
+use mstore_store::Inbox as _;
 use tokio::net::TcpListener;
 
-use crate::{args::ServeArgs, config::Config, failure::Failure, logging, server_process::Ready, settings::RawConfig};
+use crate::{
+    args::ServeArgs,
+    config::Config,
+    database::{self, Opened},
+    failure::Failure,
+    logging,
+    server_process::Ready,
+    settings::RawConfig,
+};
 
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
@@ -35,6 +43,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 pub(crate) struct Started {
     pub(crate) running: Running,
     data: DataDir,
+    database: String,
     /// What to say behind the MQTT address.
     note: &'static str,
 }
@@ -49,19 +58,22 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
         Failure::unavailable(error.to_string()).next(next)
     })?;
     let http = bind("listen", config.listen).await?;
-    let clock = system_clock();
-    let store = SqliteStore::open(SqliteConfig::new(data.database_path(), clock))
-        .map_err(|error| Failure::unavailable(format!("the database {}: {error}", data.database_path().display())))?;
+    let server_url = config.public.http.clone().or_else(|| http.local_addr().ok().map(|addr| format!("http://{addr}"))).unwrap_or_default();
+    let Opened { store, name: database } = database::open(config, &data, server_url).await?;
     let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), broker(config)?);
     server.public = config.public.clone();
     server.profile = config.profile;
+    server.webhook = config.backend.load().map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
+    if let Some(is_on) = config.backend.inbox {
+        store.set_inbox(is_on).await.map_err(|error| Failure::unavailable(error.to_string()))?;
+    }
     let running = Server::start(server, store, http).await.map_err(|error| start_failure(&error))?;
     let note = match (&config.broker, &config.tls) {
         (Some(_), _) => "   (external broker)",
         (None, Some(_)) => "   (TLS)",
         (None, None) => "",
     };
-    Ok(Started { running, data, note })
+    Ok(Started { running, data, database, note })
 }
 
 fn broker(config: &Config) -> Result<BrokerConfig, Failure> {
@@ -92,7 +104,7 @@ impl Started {
             http: self.running.http_url(),
             mqtt: self.running.mqtt_url(),
             ws: self.running.ws_url(),
-            database: self.data.database_path(),
+            database: self.database.clone(),
             admin_token_file: self.data.admin_token_path(),
         }
     }
@@ -108,6 +120,7 @@ impl Started {
              \n  MQTT         {mqtt}{note}\
              \n  WebSocket    {ws}\
              \n  data         {dir}   ({first})\
+             \n  database     {database}\
              \n  admin token  {token}\
              \n\nnext: mstore-sync trigger shop m1/b1 --server {http} --admin-token-file {token}\
              \n      mstore-sync device add m1/b1 --server {http} --admin-token-file {token}",
@@ -117,6 +130,7 @@ impl Started {
             ws = if ready.ws.is_empty() { "-" } else { &ready.ws },
             note = self.note,
             dir = shown(self.data.path()),
+            database = self.database,
         )
     }
 }

@@ -23,7 +23,8 @@ pub(crate) struct Ready {
     pub(crate) http: String,
     pub(crate) mqtt: String,
     pub(crate) ws: String,
-    pub(crate) database: PathBuf,
+    /// The database's file, or its URL without the password.
+    pub(crate) database: String,
     pub(crate) admin_token_file: PathBuf,
 }
 
@@ -36,10 +37,20 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Starts `serve` on free ports (or, after a kill, on the ports of `again`) and waits until it is ready.
     pub(crate) async fn start(data_dir: &Path, again: Option<&Ready>) -> Result<Self, Failure> {
+        Self::start_on(data_dir, again, None).await
+    }
+
+    /// The same, on the PostgreSQL database at a URL if there is one.
+    pub(crate) async fn start_on(data_dir: &Path, again: Option<&Ready>, database: Option<&str>) -> Result<Self, Failure> {
         let exe = std::env::current_exe().map_err(|error| Failure::unavailable(format!("this program's own path: {error}")))?;
         let authority = |url: &str| url.split("://").nth(1).unwrap_or(url).split('/').next().unwrap_or_default().to_owned();
         let address = |pick: fn(&Ready) -> &String| again.map_or_else(|| "127.0.0.1:0".to_owned(), |ready| authority(pick(ready)));
-        let mut child = Command::new(exe)
+        let mut command = Command::new(exe);
+        if let Some(url) = database {
+            // It may hold a password, and a command line is public.
+            command.env("MSTORE_DATABASE", url);
+        }
+        let mut child = command
             .args(["serve", "--ready-json", "--log", "warn", "--data-dir"])
             .arg(data_dir)
             .args(["--listen", &address(|ready| &ready.http)])

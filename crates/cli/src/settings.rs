@@ -27,7 +27,24 @@ fn variable(key: &str) -> String {
 /// Every setting there is. The environment variable is `MSTORE_` and the key in capitals.
 const SETTINGS: &[Setting] = &[
     Setting { key: "data_dir", default: "./mstore-data", doc: "where the database, the keys and the lock live" },
-    Setting { key: "database", default: "", doc: "database URL; empty: the embedded SQLite in data_dir" },
+    Setting {
+        key: "database",
+        default: "",
+        doc: "postgres://USER@HOST/DATABASE, without a password; empty: the embedded SQLite in data_dir",
+    },
+    Setting { key: "database_password_file", default: "", doc: "file with the password of that user" },
+    Setting { key: "transaction_window_days", default: "7", doc: "days that a transaction stays on the devices" },
+    Setting {
+        key: "deletion_keep_days",
+        default: "30",
+        doc: "days that deletions are remembered: a device away for longer fetches everything",
+    },
+    Setting { key: "operation_keep_days", default: "60", doc: "days that the bodies of operations are kept; their ids stay for ever" },
+    Setting {
+        key: "outbox_per_branch_max",
+        default: "10000",
+        doc: "frames of a branch that wait for the broker; beyond that devices pull",
+    },
     Setting { key: "env", default: "dev", doc: "first level of every topic" },
     Setting { key: "profile", default: "production", doc: "production or development: whether tokens may cross a network in the clear" },
     Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
@@ -49,6 +66,13 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "public_url", default: "", doc: "what devices call over HTTP; empty: the address that is listened on" },
     Setting { key: "public_mqtt_url", default: "", doc: "what devices connect to over MQTT; empty: the broker's address" },
     Setting { key: "public_ws_url", default: "", doc: "the same over WebSocket" },
+    Setting { key: "webhook_url", default: "", doc: "where operations of merchants whose backend decides are posted" },
+    Setting { key: "webhook_secret_file", default: "", doc: "file with the secret that deliveries are signed with, at least 16 bytes" },
+    Setting {
+        key: "operation_inbox",
+        default: "",
+        doc: "on or off: such operations are put into operation_inbox; empty: on with a webhook, else as the database has it",
+    },
     Setting { key: "tls_cert", default: "", doc: "certificate chain of the MQTT listener, PEM file" },
     Setting { key: "tls_key", default: "", doc: "private key of the MQTT listener, PEM file" },
     Setting { key: "log", default: "info", doc: "log filter" },
@@ -106,17 +130,22 @@ impl RawConfig {
         SETTINGS.iter().fold(String::new(), |mut out, setting| {
             let raw = &self.0[setting.key];
             // Rust's own way to quote is not TOML's: control characters look otherwise there.
-            let value = toml::Value::String(raw.value.clone());
+            let value = toml::Value::String(without_password(&raw.value));
             out.push_str(&format!("# {} (from {})\n{} = {value}\n", setting.doc, raw.from.replace(char::is_control, "?"), setting.key));
             out
         })
     }
 }
 
-fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 23] {
-    [
+fn flags(args: &ServeArgs) -> Vec<(&'static str, &Option<String>)> {
+    vec![
         ("data_dir", &args.data_dir),
-        ("database", &args.database),
+        ("database", &args.database.database),
+        ("database_password_file", &args.database.database_password_file),
+        ("transaction_window_days", &args.retention.transaction_window_days),
+        ("deletion_keep_days", &args.retention.deletion_keep_days),
+        ("operation_keep_days", &args.retention.operation_keep_days),
+        ("outbox_per_branch_max", &args.retention.outbox_per_branch_max),
         ("env", &args.env),
         ("profile", &args.profile),
         ("listen", &args.listen),
@@ -134,6 +163,9 @@ fn flags(args: &ServeArgs) -> [(&'static str, &Option<String>); 23] {
         ("public_url", &args.external.public_url),
         ("public_mqtt_url", &args.external.public_mqtt_url),
         ("public_ws_url", &args.external.public_ws_url),
+        ("webhook_url", &args.backend.webhook_url),
+        ("webhook_secret_file", &args.backend.webhook_secret_file),
+        ("operation_inbox", &args.backend.operation_inbox),
         ("tls_cert", &args.tls_cert),
         ("tls_key", &args.tls_key),
         ("log", &args.log),
@@ -155,6 +187,15 @@ fn setting_of(key: &str, value: &toml::Value) -> Result<(&'static str, String), 
     Ok((setting.key, text.to_owned()))
 }
 
+/// A URL as it may be shown: what stands between its user and its host is nobody's business.
+pub(crate) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Some((user, password)) = authority.rsplit_once('@').and_then(|(who, _)| who.split_once(':')) else { return url.to_owned() };
+    let after = &rest[user.len() + 1 + password.len()..];
+    format!("{scheme}://{user}:***{after}")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -166,6 +207,19 @@ mod tests {
             let env = |name: &str| (name == "MSTORE_LOG").then(|| odd.to_owned());
             let shown = RawConfig::merge(&ServeArgs::default(), env).unwrap().render();
             assert!(parse_file(&shown).unwrap().contains(&("log", odd.to_owned())), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        for (url, shown) in [
+            ("postgres://shop:s3cret@db/shop", "postgres://shop:***@db/shop"),
+            ("postgres://shop:p@ss:w@db:5432/shop?sslmode=require", "postgres://shop:***@db:5432/shop?sslmode=require"),
+            ("postgres://shop@db/shop", "postgres://shop@db/shop"),
+            ("mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1883"),
+            ("./data", "./data"),
+        ] {
+            assert_eq!(without_password(url), shown);
         }
     }
 

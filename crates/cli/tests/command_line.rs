@@ -29,6 +29,7 @@ fn usage_errors_are_2_and_say_what_is_wrong() {
     check(&["explain", "nonsense"], 2, &["snapshot_required"]);
     check(&["device", "add", "m1"], 2, &["merchant/branch"]);
     check(&["demo", "--data", "/nowhere.csv.gz"], 2, &["--data", "/nowhere.csv.gz"]);
+    check(&["bench", "capture"], 2, &["--database postgres://"]);
 }
 
 #[test]

@@ -5,7 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Server, http, mosquitto::Mosquitto, subscriber::Subscriber};
+use mstore_rig::{Mosquitto, Program, have};
+use support::{Server, http, subscriber::Subscriber};
 
 const UPDATES: &str = "dev/m1/b1/product/updates";
 const HEAD: &str = "dev/m1/b1/sync/head";
@@ -28,10 +29,10 @@ fn until(server: &Server, name: &str, value: u64) {
 
 #[test]
 fn changes_made_while_the_broker_is_dead_are_published_when_it_is_back() {
-    if !support::have("mosquitto", "changes_made_while_the_broker_is_dead_are_published_when_it_is_back") {
+    if !have(&[Program::Mosquitto]) {
         return;
     }
-    let mut mosquitto = Mosquitto::start();
+    let mut mosquitto = Mosquitto::start("");
     let server = Server::start_with(&["--broker", &mosquitto.url()]);
     server.admin(&["trigger", "shop", "m1/b1"]);
     let body = serde_json::json!({ "code": server.claim("m1/b1", "watcher"), "nonce": "watcher" }).to_string();
@@ -64,10 +65,10 @@ fn changes_made_while_the_broker_is_dead_are_published_when_it_is_back() {
 
 #[test]
 fn a_broker_that_is_not_there_does_not_keep_the_server_from_starting() {
-    if !support::have("mosquitto", "a_broker_that_is_not_there_does_not_keep_the_server_from_starting") {
+    if !have(&[Program::Mosquitto]) {
         return;
     }
-    let mut mosquitto = Mosquitto::start();
+    let mut mosquitto = Mosquitto::start("");
     mosquitto.kill();
     let server = Server::start_with(&["--broker", &mosquitto.url(), "--public-mqtt-url", "mqtts://tills.example:8883"]);
     server.admin(&["trigger", "shop", "m1/b1"]);

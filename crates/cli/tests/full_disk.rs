@@ -152,3 +152,34 @@ async fn a_full_disk_stops_writes_only_and_only_as_long_as_it_is_full() {
     assert_eq!(operations.len(), 2, "each sale once: {operations:?}");
     till.close().await;
 }
+
+/// SQLite keeps an index of its log in a file beside the database; another program that closed the database last has removed it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_room_for_a_file_beside_the_database_it_waits_for_some() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut shop = Shop::new();
+    let Some(disk) = SmallDisk::mount(shop.path("shop")) else {
+        eprintln!("skipped: this machine lets nobody mount a disk in a namespace of its own");
+        return;
+    };
+    let mut server = disk.start(&mut shop);
+    shop.fill().await;
+    let head = shop.admin_head().await;
+    server.stop();
+    drop(server);
+    std::fs::remove_file(disk.seen().join("mstore.db-shm")).unwrap();
+    disk.fill();
+
+    let said = shop.path("said");
+    let mut command = Process::command(&shop, disk.program());
+    command.stderr(File::create(&said).unwrap());
+    let starting = tokio::task::spawn_blocking(move || (Process::ready(&mut shop, command), shop));
+    until_true("waiting for room", async || std::fs::read_to_string(&said).unwrap().contains("waiting for some")).await;
+    assert!(!starting.is_finished());
+    disk.free();
+    let (_server, shop) = starting.await.unwrap();
+    until_true("ready", async || is_ready(&shop).await.0 == 200).await;
+    assert_eq!(shop.admin_head().await, head, "nothing is lost");
+    let (status, answer) = import(&shop, "after").await;
+    assert_eq!(status, 200, "{answer}");
+}

@@ -1,5 +1,5 @@
 -- The device's own database. Tables marked "server-owned" are written by the client library only; triggers refuse everybody else.
--- `only_the_sync_client_writes_here()` is a function that only the client's own connection has: with any other program the statement fails by its name.
+-- `only_the_sync_client_writes_here()` is a function that no program has: the statement fails by its name. The client's own connection runs no triggers.
 
 -- Names and values of this device: enrolment, server_url, journal_id, device_seq, staging.
 CREATE TABLE state (

@@ -2,12 +2,14 @@
 //!
 //! It decides nothing about sync and knows no network.
 
+mod ahead;
 mod apply;
 mod dead_letters;
 mod export;
 mod journal;
 mod read;
 mod repair;
+mod rows;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -16,10 +18,11 @@ use std::{collections::BTreeMap, fs::File, path::Path, time::Duration};
 
 use mstore_engine::Resume;
 use mstore_protocol::{Collection, Cursor, Digest, OperationId};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, functions::FunctionFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, config::DbConfig, params};
 use rusqlite_migration::{M, Migrations};
 use serde::{Deserialize, Serialize};
 
+use ahead::Ahead;
 pub(crate) use apply::{Applied, ApplyError};
 pub(crate) use dead_letters::Journalled;
 pub(crate) use export::{Export, Unsaved};
@@ -79,6 +82,7 @@ pub(crate) struct LocalDb {
     digests: BTreeMap<Collection, Digest>,
     /// Operations whose effect is not in the stream yet: while there are none, applying needs no look at the journal.
     unshown: u64,
+    ahead: Option<Ahead>,
 }
 
 impl LocalDb {
@@ -88,11 +92,12 @@ impl LocalDb {
         let mut conn = Connection::open(path)?;
         conn.busy_timeout(Duration::from_secs(5))?;
         conn.execute_batch(
-            "PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2000; PRAGMA wal_autocheckpoint = 2000;
+            "PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2000; PRAGMA wal_autocheckpoint = 4000;
              PRAGMA journal_size_limit = 16777216;",
         )?;
         conn.set_prepared_statement_cache_capacity(48);
-        lift_guard(&conn)?;
+        // The guard triggers are for everybody else: here they are not even compiled into a statement.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         if is_new {
             // Nothing can be lost yet: the file is made durable once, when it is whole, not at every step of its making.
             conn.execute_batch("PRAGMA synchronous = OFF")?;
@@ -105,7 +110,7 @@ impl LocalDb {
         }
         let (cursor, digests) = position(&conn)?;
         let unshown = count_unshown(&conn)?;
-        Ok(Self { conn, cursor, digests, unshown })
+        Ok(Self { conn, cursor, digests, unshown, ahead: None })
     }
 
     pub(crate) fn cursor(&self) -> Option<Cursor> {
@@ -122,6 +127,7 @@ impl LocalDb {
     }
 
     pub(crate) fn set_state(&self, name: &str, value: &str) -> Result<(), DbError> {
+        Self::end_open_transaction(&self.conn)?;
         self.conn.execute(
             "INSERT INTO state (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             params![name, value],
@@ -148,7 +154,18 @@ impl LocalDb {
 
     /// Runs `work` in one transaction; nothing of it stays if it fails.
     fn transaction<T, E: From<rusqlite::Error>>(conn: &Connection, work: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+        Self::end_open_transaction(conn)?;
         conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Self::finish(conn, work)
+    }
+
+    /// Only what is written ahead stays open between two calls, and anything else goes before it.
+    fn end_open_transaction(conn: &Connection) -> rusqlite::Result<()> {
+        if conn.is_autocommit() { Ok(()) } else { conn.execute_batch("ROLLBACK") }
+    }
+
+    /// Runs `work` in the open transaction and ends that.
+    fn finish<T, E: From<rusqlite::Error>>(conn: &Connection, work: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
         let result = work(conn).and_then(|value| {
             conn.prepare_cached("COMMIT")?.execute([])?;
             Ok(value)
@@ -177,12 +194,16 @@ impl LocalDb {
     /// Writes the position; within a transaction.
     fn write_position(conn: &Connection, cursor: Cursor, digests: &BTreeMap<Collection, Digest>) -> rusqlite::Result<()> {
         let digests = serde_json::to_string(digests).expect("digests are always JSON");
-        conn.prepare_cached("UPDATE position SET cursor = ?1, digests = ?2")?.execute(params![cursor.to_string(), digests])?;
+        conn.prepare_cached("UPDATE position SET cursor = ?1, digests = ?2 WHERE one = 1")?
+            .execute(params![cursor.to_string(), digests])?;
         Ok(())
     }
 
     /// Moves the write-ahead log into the file; called when there is nothing else to do, and at the end.
     pub(crate) fn checkpoint(&self) {
+        if !self.conn.is_autocommit() {
+            return;
+        }
         if let Err(error) = self.conn.execute_batch("PRAGMA wal_checkpoint(PASSIVE)") {
             tracing::debug!(%error, "checkpoint postponed");
         }
@@ -226,12 +247,6 @@ fn make_durable(path: &Path) -> rusqlite::Result<()> {
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
     }
     Ok(())
-}
-
-/// Gives a connection the function that the guard triggers ask for. SQLite takes it for pure, so it is called once for a statement.
-fn lift_guard(conn: &Connection) -> rusqlite::Result<()> {
-    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    conn.create_scalar_function(c"only_the_sync_client_writes_here", 0, flags, |_| Ok(true))
 }
 
 /// What is shown, and the stored digests there.

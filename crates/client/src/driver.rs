@@ -60,6 +60,10 @@ const BATCH_COMMITS_MAX: usize = 64;
 const DRAIN_MAX: usize = 256;
 /// The write-ahead log is moved into the file after this much silence.
 const IDLE_BEFORE_CHECKPOINT: Duration = Duration::from_secs(2);
+/// The same when it is never silent; about 8 MB. SQLite itself would do it later, and make a commit wait for it.
+const LOG_PAGES_MAX: usize = 2_000;
+/// Changes that fall on one page, about.
+const CHANGES_PER_PAGE: usize = 4;
 
 /// Everything the task owns.
 pub(crate) struct Driver {
@@ -95,7 +99,12 @@ pub(crate) struct Driver {
     clock_kept_ms: i64,
     closing: Option<oneshot::Sender<()>>,
     dirty: bool,
+    /// About so many pages went to the write-ahead log since it was last moved into the file.
+    log_pages: usize,
     recount: bool,
+    wrote_ahead: bool,
+    /// The last local transaction showed several commits.
+    in_a_row: bool,
 }
 
 /// Server clock against this device's, learnt from frames: the fastest one tells most.
@@ -165,7 +174,10 @@ impl Driver {
             clock_kept_ms: 0,
             closing: None,
             dirty: false,
+            log_pages: 0,
             recount: false,
+            wrote_ahead: false,
+            in_a_row: false,
         }
     }
 
@@ -176,6 +188,11 @@ impl Driver {
         while self.closing.is_none() {
             self.wait().await;
             self.drain().await;
+            if std::mem::take(&mut self.in_a_row) {
+                // More are on their way: whoever brings them goes first, so that one local transaction shows them all.
+                tokio::task::yield_now().await;
+                self.drain().await;
+            }
             self.settle().await;
         }
         self.link = None;
@@ -213,16 +230,22 @@ impl Driver {
         self.inputs.push_back(Input::Woken);
         let engine_is_due = self.session.next_deadline().is_some_and(|at| at <= self.shared.moment());
         if self.dirty && !engine_is_due && self.report_at.is_none_or(|at| at > Instant::now()) {
-            self.dirty = false;
-            let db = Arc::clone(&self.shared.db);
-            self.calls.spawn(async move {
-                let work = tokio::task::spawn_blocking(move || held(&db).checkpoint());
-                // A checkpoint that does not come about is made up for by the next.
-                let _ = work.await;
-                Done::Reported
-            });
+            self.checkpoint_aside();
         }
         self.report_if_due();
+    }
+
+    /// Moves the write-ahead log into the file on a thread that may wait for the disk.
+    fn checkpoint_aside(&mut self) {
+        self.dirty = false;
+        self.log_pages = 0;
+        let db = Arc::clone(&self.shared.db);
+        self.calls.spawn(async move {
+            let work = tokio::task::spawn_blocking(move || held(&db).checkpoint());
+            // A checkpoint that does not come about is made up for by the next.
+            let _ = work.await;
+            Done::Reported
+        });
     }
 
     /// Takes up whatever else has come already, so that one local transaction can show it all.
@@ -248,6 +271,12 @@ impl Driver {
             self.flush().await;
             if self.inputs.is_empty() {
                 break;
+            }
+        }
+        if std::mem::take(&mut self.wrote_ahead) {
+            // Nothing to do unless the engine had no use for the answer.
+            if let Err(error) = self.with_db(false, LocalDb::end_ahead).await {
+                tracing::warn!(device = %self.enrolment.device_id, %error, "rows written ahead could not be undone");
             }
         }
         if std::mem::take(&mut self.recount) {
@@ -353,6 +382,7 @@ impl Driver {
         let input = match done.expect("calls do not panic") {
             Done::CaughtUp(outcome, staged) => {
                 self.last_unchanged = outcome == CatchUpOutcome::Unchanged;
+                self.wrote_ahead = self.staged_is_snapshot;
                 self.staged = Some(staged);
                 Input::CaughtUp(outcome)
             }

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::{chance::Chance, db::LocalDb, error::OpenError, staged::Staged, stats::Stats};
+use crate::{ahead::WriterAhead, chance::Chance, db::LocalDb, error::OpenError, staged::Staged, stats::Stats};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -78,7 +78,7 @@ pub(crate) fn http_client(server_url: &str) -> Result<reqwest::Client, OpenError
 }
 
 /// A connection nobody used for this long is closed.
-const IDLE_CONNECTION: Duration = Duration::from_secs(1);
+const IDLE_CONNECTION: Duration = Duration::from_millis(250);
 
 /// Redeems a claim code.
 pub(crate) async fn enrol(http: &reqwest::Client, server_url: &str, request: &EnrolRequest) -> Result<Enrolment, OpenError> {
@@ -270,30 +270,21 @@ impl Api {
         if !plain {
             request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("zstd"));
         }
-        let mut response = self.send(request).await?;
+        let response = self.send(request).await?;
         if response.status() == StatusCode::NOT_MODIFIED {
             return Ok(CatchUpOutcome::Unchanged);
         }
         if response.status() != StatusCode::OK {
             return Err(self.body(response).await.err().unwrap_or_else(|| CallError::Network("an answer that is none".into())));
         }
-        let mut decoder = Decoder::of(response.headers())?;
-        loop {
-            let Ok(Some(chunk)) = self.unless_cut(response.chunk()).await else { break };
-            self.count(chunk.len(), 0);
-            if let Err(detail) = decoder.feed(&chunk, staged) {
-                tracing::warn!(detail, "an answer of /changes cannot be used");
-                return Ok(CatchUpOutcome::Failed(Fault { retry_after_ms: None, reached: true }));
-            }
-            if staged.bytes() > STAGED_BYTES_MAX {
-                if ask.over_ranges {
-                    // It was begun a moment ago; so much has to be asked for in another way.
-                    return Ok(CatchUpOutcome::Failed(Fault { retry_after_ms: None, reached: true }));
-                }
-                spill(db, staged, snapshot).await;
-            }
+        let mut ahead = WriterAhead::default();
+        let is_usable = self.read_lines(response, ask, staged, (snapshot, db), &mut ahead).await;
+        let end = staged.end().filter(|_| matches!(is_usable, Ok(true)));
+        ahead.finish(end.is_some()).await;
+        if !is_usable? {
+            return Ok(CatchUpOutcome::Failed(Fault { retry_after_ms: None, reached: true }));
         }
-        if let Some((to, digests)) = staged.end() {
+        if let Some((to, digests)) = end {
             return Ok(CatchUpOutcome::Complete { to, digests });
         }
         if ask.over_ranges {
@@ -301,6 +292,36 @@ impl Api {
         }
         spill(db, staged, snapshot).await;
         Ok(CatchUpOutcome::Broken { resume: staged.position().map(str::to_owned) })
+    }
+
+    /// Takes up the lines of an answer, as far as they come; false if they cannot be used.
+    async fn read_lines(
+        &self,
+        mut response: Response,
+        ask: &Ask,
+        staged: &mut Staged,
+        (snapshot, db): (bool, &Arc<Mutex<LocalDb>>),
+        ahead: &mut WriterAhead,
+    ) -> Result<bool, CallError> {
+        let mut decoder = Decoder::of(response.headers())?;
+        while let Ok(Some(chunk)) = self.unless_cut(response.chunk()).await {
+            self.count(chunk.len(), 0);
+            if let Err(detail) = decoder.feed(&chunk, staged) {
+                tracing::warn!(detail, "an answer of /changes cannot be used");
+                return Ok(false);
+            }
+            if snapshot && !staged.joined {
+                ahead.take(staged, db);
+            }
+            if staged.bytes() > STAGED_BYTES_MAX {
+                if ask.over_ranges {
+                    // It was begun a moment ago; so much has to be asked for in another way.
+                    return Ok(false);
+                }
+                spill(db, staged, snapshot).await;
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) async fn head(&self) -> Result<Head, CallError> {

@@ -16,6 +16,7 @@
 //! ```
 //! `examples/till.rs` is a whole till on a terminal.
 
+mod ahead;
 mod chance;
 mod client;
 mod db;

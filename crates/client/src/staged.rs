@@ -1,6 +1,6 @@
-//! Rows of a `/changes` answer on their way: parsed line by line as the bytes come, kept in one buffer, shown only when the last line is there.
+//! Rows of a `/changes` answer on their way: parsed line by line as the bytes come, kept with their text, shown only when the last line is there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mstore_protocol::{
     ChangeLine, ChangesEnd, ChangesFirst, Collection, Cursor, LineOp, OperationId, Row, RowHash, canonicalise, limits::ROW_BYTES_MAX,
@@ -10,7 +10,10 @@ use mstore_protocol::{
 /// fill the memory.
 const LINE_BYTES_MAX: usize = 2 * ROW_BYTES_MAX;
 
-/// A piece of the answer: where it stands in the buffer, or its own text when the buffer has it in another spelling.
+/// A segment with so much text takes no more lines. Short enough that whoever waits for the database while one is written waits some milliseconds.
+const SEGMENT_BYTES: usize = 256 * 1024;
+
+/// A piece of the answer: where it stands in its segment, or its own text when the segment has it in another spelling.
 #[derive(Debug)]
 enum Text {
     At(u32, u32),
@@ -44,14 +47,22 @@ pub(crate) enum StageError {
     TooLarge,
 }
 
+/// Some of the lines in a row, with the text that they point into: once full it never changes or moves again.
+#[derive(Debug, Default)]
+pub(crate) struct Segment {
+    text: Vec<u8>,
+    collections: Vec<Collection>,
+    lines: Vec<Line>,
+}
+
 /// The rows so far. Earlier ones of the same answer may lie in the staging table (`spilled`).
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
-    text: Vec<u8>,
+    full: Vec<Arc<Segment>>,
+    /// Takes lines; what follows `parsed_to` in its text is no whole line yet.
+    last: Segment,
     parsed_to: usize,
     scanned_to: usize,
-    collections: Vec<Collection>,
-    lines: Vec<Line>,
     lines_seen: usize,
     first: Option<ChangesFirst>,
     end: Option<ChangesEnd>,
@@ -72,7 +83,7 @@ impl Staged {
 
     /// Another answer follows that goes on from here.
     pub(crate) fn go_on(&mut self) {
-        self.text.truncate(self.parsed_to);
+        self.last.text.truncate(self.parsed_to);
         self.scanned_to = self.parsed_to;
         self.first = None;
         self.end = None;
@@ -81,21 +92,35 @@ impl Staged {
 
     /// Takes the next decoded bytes.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), StageError> {
-        self.text.extend_from_slice(bytes);
-        if u32::try_from(self.text.len()).is_err() {
+        self.last.text.extend_from_slice(bytes);
+        if u32::try_from(self.last.text.len()).is_err() {
             return Err(StageError::TooLarge);
         }
-        while let Some(length) = self.text[self.scanned_to..].iter().position(|byte| *byte == b'\n') {
+        while let Some(length) = self.last.text[self.scanned_to..].iter().position(|byte| *byte == b'\n') {
             let to = self.scanned_to + length;
             self.line(self.parsed_to, to)?;
             self.parsed_to = to + 1;
             self.scanned_to = to + 1;
         }
-        self.scanned_to = self.text.len();
+        self.scanned_to = self.last.text.len();
         if self.scanned_to - self.parsed_to > LINE_BYTES_MAX {
             return Err(StageError::Malformed { line: self.lines_seen + 1, detail: "it is too long".into() });
         }
+        if self.parsed_to >= SEGMENT_BYTES {
+            self.begin_segment();
+        }
         Ok(())
+    }
+
+    /// The last segment is full; the line that is not whole yet begins the next.
+    fn begin_segment(&mut self) {
+        let mut next = Segment { text: Vec::with_capacity(SEGMENT_BYTES + SEGMENT_BYTES / 4), ..Segment::default() };
+        next.text.extend_from_slice(&self.last.text[self.parsed_to..]);
+        next.lines.reserve(self.last.lines.len());
+        self.scanned_to -= self.parsed_to;
+        self.last.text.truncate(self.parsed_to);
+        self.parsed_to = 0;
+        self.full.push(Arc::new(std::mem::replace(&mut self.last, next)));
     }
 
     fn line(&mut self, from: usize, to: usize) -> Result<(), StageError> {
@@ -108,13 +133,11 @@ impl Staged {
         if to - from > LINE_BYTES_MAX {
             return Err(malformed("it is too long".into()));
         }
-        let text = std::str::from_utf8(&self.text[from..to]).map_err(|error| malformed(error.to_string()))?;
+        let text = std::str::from_utf8(&self.last.text[from..to]).map_err(|error| malformed(error.to_string()))?;
         let json = |error: serde_json::Error| malformed(error.to_string());
         if self.first.is_none() {
             let first: ChangesFirst = serde_json::from_str(text).map_err(json)?;
             self.ops.extend(first.ops.iter().copied());
-            let room = usize::try_from(first.rows).unwrap_or(0).min(200_000);
-            self.lines.reserve(room);
             self.first = Some(first);
             return Ok(());
         }
@@ -123,17 +146,18 @@ impl Staged {
             return Ok(());
         }
         let parsed: ChangeLine<'_> = serde_json::from_str(text).map_err(json)?;
-        let base = self.text.as_ptr() as usize;
+        let base = self.last.text.as_ptr() as usize;
         let place = |piece: &str| {
             let at = piece.as_ptr() as usize - base;
             Text::At(u32::try_from(at).unwrap_or(u32::MAX), u32::try_from(piece.len()).unwrap_or(u32::MAX))
         };
-        let known = self.collections.iter().position(|collection| collection.as_str() == parsed.c);
+        let collections = &mut self.last.collections;
+        let known = collections.iter().position(|collection| collection.as_str() == parsed.c);
         let collection = match known {
             Some(known) => known,
             None => {
-                self.collections.push(Collection::parse(&parsed.c).map_err(|error| malformed(error.to_string()))?);
-                self.collections.len() - 1
+                collections.push(Collection::parse(&parsed.c).map_err(|error| malformed(error.to_string()))?);
+                collections.len() - 1
             }
         };
         Row::check_id(&parsed.id).map_err(|error| malformed(error.to_string()))?;
@@ -148,7 +172,7 @@ impl Staged {
                 if !canonical.starts_with('{') {
                     return Err(malformed("a row is an object".into()));
                 }
-                let hash = RowHash::of(&self.collections[collection], &parsed.id, &canonical);
+                let hash = RowHash::of(&self.last.collections[collection], &parsed.id, &canonical);
                 Some(match canonical {
                     std::borrow::Cow::Borrowed(row) => (place(row), hash),
                     std::borrow::Cow::Owned(row) => (Text::Own(row.into()), hash),
@@ -157,7 +181,7 @@ impl Staged {
             (LineOp::Delete, Some(_)) | (LineOp::Put, None) => return Err(malformed("a put has a row, a delete has none".into())),
         };
         let collection = u16::try_from(collection).map_err(|_| malformed("too many collections".into()))?;
-        self.lines.push(Line { collection, seq: parsed.seq, id, row });
+        self.last.lines.push(Line { collection, seq: parsed.seq, id, row });
         match &mut self.position {
             Some(held) => held.replace_range(.., &parsed.p),
             none => *none = Some(parsed.p.into_owned()),
@@ -165,42 +189,40 @@ impl Staged {
         Ok(())
     }
 
-    fn text<'a>(&'a self, text: &'a Text) -> &'a str {
-        match text {
-            Text::At(at, length) => {
-                let (at, length) = (*at as usize, *length as usize);
-                std::str::from_utf8(&self.text[at..at + length]).expect("it was checked when the line was parsed")
-            }
-            Text::Own(text) => text,
-        }
+    /// The segments with lines, in the order they came.
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.full.iter().map(|segment| &**segment).chain([&self.last])
+    }
+
+    /// The rows held here, in the order they came, but for those of the first `skip` full segments.
+    pub(crate) fn rows_after(&self, skip: usize) -> impl Iterator<Item = StagedRow<'_>> {
+        self.segments().skip(skip).flat_map(Segment::rows)
     }
 
     /// The rows held here, in the order they came.
     pub(crate) fn rows(&self) -> impl Iterator<Item = StagedRow<'_>> {
-        self.lines.iter().map(|line| StagedRow {
-            collection: &self.collections[usize::from(line.collection)],
-            id: self.text(&line.id),
-            seq: line.seq,
-            row: line.row.as_ref().map(|(text, hash)| (self.text(text), *hash)),
-        })
+        self.rows_after(0)
+    }
+
+    /// The segments that will not change any more.
+    pub(crate) fn full(&self) -> &[Arc<Segment>] {
+        &self.full
     }
 
     /// How many rows are held here.
     pub(crate) fn len(&self) -> usize {
-        self.lines.len()
+        self.segments().map(|segment| segment.lines.len()).sum()
     }
 
     /// Bytes held here.
     pub(crate) fn bytes(&self) -> usize {
-        self.text.len()
+        self.segments().map(|segment| segment.text.len()).sum()
     }
 
     /// The rows went to the staging table: make room.
     pub(crate) fn spilled(&mut self) {
-        self.text.drain(..self.parsed_to);
-        self.scanned_to -= self.parsed_to;
-        self.parsed_to = 0;
-        self.lines.clear();
+        self.begin_segment();
+        self.full.clear();
         self.spilled = true;
         self.joined = true;
     }
@@ -214,6 +236,28 @@ impl Staged {
     pub(crate) fn end(&self) -> Option<(Cursor, BTreeMap<Collection, mstore_protocol::Digest>)> {
         let (first, end) = (self.first.as_ref()?, self.end.as_ref()?);
         Some((Cursor { epoch: first.epoch, seq: end.seq, tag: end.tag }, end.digests.clone()))
+    }
+}
+
+impl Segment {
+    fn text<'a>(&'a self, text: &'a Text) -> &'a str {
+        match text {
+            Text::At(at, length) => {
+                let (at, length) = (*at as usize, *length as usize);
+                std::str::from_utf8(&self.text[at..at + length]).expect("it was checked when the line was parsed")
+            }
+            Text::Own(text) => text,
+        }
+    }
+
+    /// Its rows, in the order they came.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = StagedRow<'_>> {
+        self.lines.iter().map(|line| StagedRow {
+            collection: &self.collections[usize::from(line.collection)],
+            id: self.text(&line.id),
+            seq: line.seq,
+            row: line.row.as_ref().map(|(text, hash)| (self.text(text), *hash)),
+        })
     }
 }
 

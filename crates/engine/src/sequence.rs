@@ -209,6 +209,12 @@ pub fn commit(before: &BranchState, differences: &[Difference], ops: &[Operation
     Some(Commit { state, changed, delivery })
 }
 
+/// A commit that changes no row: it is there to name operations whose tills wait to hear of them. It has no frames, its head tells the devices to pull.
+pub fn naming(before: &BranchState, tag: Tag, at: Timestamp) -> Commit {
+    let state = BranchState { seq: before.seq + 1, tag, at, ..before.clone() };
+    Commit { state, changed: Vec::new(), delivery: Delivery::HeadOnly }
+}
+
 fn frames(before: &BranchState, after: &BranchState, differences: &[Difference], ops: &[OperationId]) -> Delivery {
     let groups: Vec<_> = differences.chunk_by(|a, b| a.collection == b.collection).collect();
     let parts = u32::try_from(groups.len()).expect("at most one part per collection");

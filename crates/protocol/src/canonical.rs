@@ -103,29 +103,41 @@ fn is_canonical(text: &str) -> bool {
     scan.value(0).is_some() && scan.at == text.len()
 }
 
-/// Two canonical objects made one, members of `patch` in the place of those of `base`; `None` when either is not canonical, or has keys whose
-/// order is not that of their bytes: then somebody has to parse them.
-pub(crate) fn merge_members(base: &str, patch: &str) -> Option<String> {
-    let (mut base, mut patch) = (members(base)?.into_iter().peekable(), members(patch)?.into_iter().peekable());
-    let mut out = String::with_capacity(512);
+/// Two canonical objects made one.
+pub(crate) struct Merged<'a> {
+    /// The canonical text.
+    pub(crate) text: String,
+    /// The value of its member `id`, as it stands there.
+    pub(crate) id: Option<&'a str>,
+}
+
+/// Makes one object of two canonical ones, members of `patch` in the place of those of `base`; `None` when either is not canonical, or has
+/// keys whose order is not that of their bytes: then somebody has to parse them.
+pub(crate) fn merge_members<'a>(base: &'a str, patch: &'a str) -> Option<Merged<'a>> {
+    let (mut base_members, mut patch_members) = (members(base)?.into_iter().peekable(), members(patch)?.into_iter().peekable());
+    let mut merged = Merged { text: String::with_capacity(base.len() + patch.len()), id: None };
     loop {
-        let next = match (base.peek(), patch.peek()) {
+        let next = match (base_members.peek(), patch_members.peek()) {
             (Some((old, _)), Some((new, _))) if old == new => {
-                base.next();
-                patch.next()
+                base_members.next();
+                patch_members.next()
             }
-            (Some((old, _)), Some((new, _))) if new < old => patch.next(),
-            (Some(_), _) => base.next(),
-            (None, _) => patch.next(),
+            (Some((old, _)), Some((new, _))) if new < old => patch_members.next(),
+            (Some(_), _) => base_members.next(),
+            (None, _) => patch_members.next(),
         };
         let Some((key, value)) = next else { break };
+        if key == "id" {
+            merged.id = Some(value);
+        }
+        let out = &mut merged.text;
         out.push_str(if out.is_empty() { "{\"" } else { ",\"" });
         out.push_str(key);
         out.push_str("\":");
         out.push_str(value);
     }
-    out.push_str(if out.is_empty() { "{}" } else { "}" });
-    Some(out)
+    merged.text.push_str(if merged.text.is_empty() { "{}" } else { "}" });
+    Some(merged)
 }
 
 /// Keys (as they stand between their quotes) and values of a canonical object.

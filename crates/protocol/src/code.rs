@@ -117,12 +117,17 @@ codes! {
     LateDelta = "late_delta", 422, Never, "A count already included this movement", "nothing; it is recorded without an effect";
     NearCount = "near_count", 422, Never, "Within the clock tolerance of a count", "check the count; the order of the two cannot be told";
     StockDecidedElsewhere = "stock_decided_elsewhere", 422, Never, "This merchant's stock is decided by its backend", "send stock through the events of that backend";
+    AwaitsBackend = "awaits_backend", 422, Never, "The merchant's backend has not decided yet", "nothing; the till asks again when it has";
+    RefusedByBackend = "refused_by_backend", 422, Never, "The merchant's backend refused this operation", "read the backend's own code in the detail; correct the operation and send it again, or discard it";
     StaleEvent = "stale_event", 409, Never, "A newer version of this row was seen", "nothing; the newer figure stands";
     ClaimRefused = "claim_refused", 401, Never, "The claim code is wrong, used or older than 15 minutes", "make a new one: mstore-sync device add";
     DeviceActive = "device_active", 409, Never, "This device is at work in another branch", "move it first: mstore-sync device move TILL BRANCH; or choose another id";
     InsecureUrl = "insecure_url", 400, Never, "A token would cross the network in the clear", "use https:// and mqtts://, or choose the development profile on a network that you trust";
     BranchHeld = "branch_held", 503, Later, "The branch's newest changes are held back at the server", "confirm or undo the mass deletion that GET /v1/admin/alarms names; sales go on";
     DataDirInUse = "data_dir_in_use", 409, Never, "Another server uses this data directory", "stop it, or choose another --data-dir";
+    AttachMappingInvalid = "attach_mapping_invalid", 422, Never, "The mapping does not fit the tables of the database", "correct the file that attach wrote, or let it write a new one";
+    AttachNotAllowed = "attach_not_allowed", 403, Never, "The database role may not do what attaching takes", "run attach as the owner of the tables, or grant what is missing";
+    AttachTableBusy = "attach_table_busy", 503, Later, "A table could not be locked for the moment that a trigger takes", "end what holds it (pg_stat_activity), or try at a quieter time";
 }
 
 impl Code {

@@ -63,7 +63,10 @@ impl Change {
         let raw = self.row.as_ref().ok_or(FrameError::RowMissing)?;
         let patch = canonicalise(raw.get()).map_err(RowError::from)?;
         let row = match merge_members(base, &patch) {
-            Some(merged) => Row::parse(&merged)?,
+            Some(merged) => match Row::merged(&self.id, merged) {
+                Ok(row) => return Ok(row),
+                Err(merged) => Row::parse(&merged.text)?,
+            },
             None => Row::parse(base)?.patched(&self.patch()?)?,
         };
         if row.id() == self.id { Ok(row) } else { Err(FrameError::Row(RowError::IdChanged)) }

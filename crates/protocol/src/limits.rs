@@ -24,6 +24,8 @@ pub const RECEIPT_TENDERS_MAX: usize = 20;
 pub const TEXT_BYTES_MAX: usize = 200;
 /// Longest detail of a refusal: it quotes what it complains about, and that may be megabytes long.
 pub const DETAIL_BYTES_MAX: usize = 500;
+/// Longest code of a merchant's backend, in characters.
+pub const BACKEND_CODE_CHARS_MAX: usize = 64;
 /// Largest report of a device about itself: it is kept for every device and listed.
 pub const REPORT_BYTES_MAX: usize = 64 * 1024;
 /// Largest JSON body of a request.

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     Code,
-    canonical::{CanonicalError, canonicalise, key_order, write_string},
+    canonical::{CanonicalError, Merged, canonicalise, key_order, write_string},
     digest::RowHash,
-    limits::ROW_ID_BYTES_MAX,
+    limits::{ROW_BYTES_MAX, ROW_ID_BYTES_MAX},
     scope::Collection,
 };
 
@@ -66,6 +66,18 @@ impl Row {
         let id = serde_json::from_str::<IdOnly<'_>>(&canonical).map_err(|_| RowError::Id)?.id;
         Self::check_id(&id)?;
         Ok(Self { id: id.into(), text: canonical.into() })
+    }
+
+    /// The row `id` of a merged text, without a second look at all of it: canonical parts make a canonical whole. Gives the text back when
+    /// it is too long or its `id` is not plainly this one; then somebody has to parse it.
+    pub(crate) fn merged<'a>(id: &str, merged: Merged<'a>) -> Result<Self, Merged<'a>> {
+        let inner = merged.id.and_then(|quoted| quoted.strip_prefix('"')?.strip_suffix('"'));
+        let is_plain = !id.contains('\\') && Self::check_id(id).is_ok();
+        if is_plain && inner == Some(id) && merged.text.len() <= ROW_BYTES_MAX {
+            Ok(Self { id: id.into(), text: merged.text.into() })
+        } else {
+            Err(merged)
+        }
     }
 
     /// Builds a row from a JSON object.

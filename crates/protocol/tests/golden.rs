@@ -233,6 +233,18 @@ fn reports() {
 }
 
 #[test]
+fn backends() {
+    replay("backend_verdict", |case| reread::<BackendVerdict>(text(case)));
+    replay("delivery", |case| {
+        let delivery: Delivery = serde_json::from_str(text(case)).map_err(|error| error.to_string())?;
+        let (operation, _) = Operation::parse(delivery.operation.get()).map_err(|error| error.detail)?;
+        let written = serde_json::to_string(&delivery).unwrap();
+        assert_eq!((written.as_str(), operation.id.to_string().as_str()), (text(case), field(case, "idempotency_key")));
+        Ok::<_, String>(written)
+    });
+}
+
+#[test]
 fn dead_letters() {
     replay("dead_letter", |case| reread::<DeadLetterReport>(text(case)));
     replay("dead_letter_answer", |case| reread::<DeadLetterAnswer>(text(case)));

@@ -22,6 +22,8 @@ pub enum Program {
     Mosquitto,
     /// Debian's Python with psycopg2.
     Psycopg2,
+    /// Go with Debian's copy of the driver lib/pq.
+    GoPq,
 }
 
 impl Program {
@@ -32,6 +34,7 @@ impl Program {
             Self::Postgres => "postgresql",
             Self::Mosquitto => "mosquitto",
             Self::Psycopg2 => "python3-psycopg2",
+            Self::GoPq => "golang-go and golang-github-lib-pq-dev",
         }
     }
 
@@ -39,7 +42,8 @@ impl Program {
         match self {
             Self::Postgres => postgres_directory().is_some(),
             Self::Mosquitto => mosquitto().is_some(),
-            Self::Psycopg2 => Path::new("/usr/lib/python3/dist-packages/psycopg2").is_dir() && on_path("python3").is_some(),
+            Self::Psycopg2 => Path::new("/usr/lib/python3/dist-packages/psycopg2").is_dir(),
+            Self::GoPq => Path::new("/usr/share/gocode/src/github.com/lib/pq").is_dir() && on_path("go").is_some(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use mstore_broker::{EmbeddedConfig, ExternalConfig};
 use mstore_protocol::{Env, Profile, Timestamp, limits::HEAD_INTERVAL_S};
 
-use crate::{AdminToken, MasterKey};
+use crate::{AdminToken, MasterKey, WebhookConfig};
 
 /// Tells the time; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub broker: BrokerConfig,
     /// What devices are told to connect to, where it differs from the bound addresses.
     pub public: PublicUrls,
+    /// Where operations of merchants whose backend decides are delivered; none: the backend reads them where they are.
+    pub webhook: Option<WebhookConfig>,
     /// Bounds.
     pub limits: ServerLimits,
     /// Intervals of the background work.
@@ -48,6 +50,7 @@ impl ServerConfig {
             secrets,
             broker: broker.into(),
             public: PublicUrls::default(),
+            webhook: None,
             limits: ServerLimits::default(),
             timing: Timing::default(),
             clock: system_clock(),
@@ -59,8 +62,8 @@ impl fmt::Debug for ServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "ServerConfig({}, {}, {:?}, {:?}, {:?}, {:?}, secrets …)",
-            self.env, self.profile, self.broker, self.public, self.limits, self.timing
+            "ServerConfig({}, {}, {:?}, {:?}, {:?}, {:?}, {:?}, secrets …)",
+            self.env, self.profile, self.broker, self.public, self.webhook, self.limits, self.timing
         )
     }
 }

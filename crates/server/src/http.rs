@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use openapi::openapi_json;
 pub(crate) use router::router;
 
-use crate::{ServerConfig, answers::Answers, auth::Directory, broker_slot::BrokerSlot, meters::Meters, tail::Tail};
+use crate::{ServerConfig, answers::Answers, auth::Directory, broker_slot::BrokerSlot, meters::Meters, tail::Tail, webhook::Webhook};
 pub(crate) use enrol::{http_url, mqtt_url, ws_url};
 pub(crate) use health::Proof;
 use problem::Refusal;
@@ -59,6 +59,7 @@ pub(crate) struct App {
     pub(crate) requests: Semaphore,
     pub(crate) proof: Proof,
     pub(crate) mismatches: Mismatches,
+    pub(crate) webhook: Option<Arc<Webhook>>,
     /// A background task that panicked.
     pub(crate) failed_task: OnceLock<&'static str>,
     /// Ends streams that would otherwise last for ever.

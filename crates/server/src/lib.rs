@@ -19,6 +19,7 @@ mod running;
 mod tail;
 mod tasks;
 mod tokens;
+mod webhook;
 
 pub use claim::ClaimCode;
 pub use config::{BrokerConfig, Clock, PublicUrls, Secrets, ServerConfig, ServerLimits, Timing, system_clock};
@@ -26,3 +27,4 @@ pub use data_dir::{DataDir, DataDirError};
 pub use http::openapi_json;
 pub use running::{Running, Server, StartError};
 pub use tokens::{AdminToken, MasterKey};
+pub use webhook::{WebhookConfig, WebhookSecret};

@@ -82,6 +82,12 @@ impl Meters {
         }
     }
 
+    /// Counts an attempt to deliver an operation to a backend.
+    pub(crate) fn delivery(&self, outcome: &'static str) {
+        let key = Key::from_parts("mstore_webhook_deliveries_total", vec![Label::new("outcome", outcome)]);
+        self.recorder.register_counter(&key, &META).increment(1);
+    }
+
     pub(crate) fn gauge(&self, name: &'static str) -> Gauge {
         self.recorder.register_gauge(&Key::from_static_name(name), &META)
     }
@@ -145,6 +151,7 @@ impl Meters {
             ("mstore_operations_total", "Operations of devices by verdict"),
             ("mstore_changes_answers_total", "Answers of /changes by status"),
             ("mstore_digest_mismatch_total", "Digests that devices found to differ from the server's, as they report them"),
+            ("mstore_webhook_deliveries_total", "Attempts to deliver operations to backends, by outcome: decided, taken, failed, refused"),
             ("mstore_sweep_rows_total", "Rows that the sweep compared, found to differ from their source, and mended in the mirror"),
         ];
         for (counter, text) in counters {

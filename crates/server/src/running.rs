@@ -24,6 +24,7 @@ use crate::{
     meters::Meters,
     tail::Tail,
     tasks,
+    webhook::Webhook,
 };
 
 /// The background tasks end within this after they were told to.
@@ -39,6 +40,9 @@ pub enum StartError {
     /// The broker did not start.
     #[error("the MQTT broker: {0}")]
     Broker(#[from] mstore_broker::StartError),
+    /// Operations cannot be delivered like this.
+    #[error("the webhook: {0}")]
+    Webhook(String),
     /// The HTTP listener is not usable.
     #[error("the HTTP listener: {0}")]
     Http(#[source] io::Error),
@@ -60,6 +64,8 @@ impl Server {
         let http_addr = http.local_addr().map_err(StartError::Http)?;
         let master_key = config.secrets.master_key.clone();
         let directory = Arc::new(Directory::new(store.clone(), master_key, config.env.clone(), config.clock.clone()));
+        let webhook = config.webhook.clone().map(|webhook| Webhook::new(webhook, config.profile)).transpose();
+        let webhook = webhook.map_err(StartError::Webhook)?.map(Arc::new);
         let broker = Arc::new(BrokerSlot::start(config.broker.clone(), directory.clone()).await?);
         let (stop_http, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
         let limits = config.limits.clone();
@@ -72,6 +78,7 @@ impl Server {
             tail: Arc::new(Tail::new()),
             meters: Arc::new(Meters::new()),
             failed_task: std::sync::OnceLock::new(),
+            webhook,
             stopping: stop_http.clone(),
             config: Arc::new(config),
             store,

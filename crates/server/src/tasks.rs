@@ -17,6 +17,7 @@ use crate::{
     http::App,
     meters::Meters,
     publisher::{ACKNOWLEDGEMENTS_MAX, Place, Publisher, acknowledge},
+    webhook,
 };
 
 /// Rows compared in one slice of the sweep at least.
@@ -35,6 +36,8 @@ pub(crate) const GAUGES: &[(&str, &str)] = &[
     ("mstore_alarms", "Alarms raised since the start of the database"),
     ("mstore_branches_held", "Branches held back by a mass deletion"),
     ("mstore_unexplained_writes", "Times that another program wrote and left no marks, since the start"),
+    ("mstore_inbox_undecided", "Operations that wait for the verdict of a merchant's backend"),
+    ("mstore_inbox_undelivered", "Of these, operations that no webhook has delivered"),
     ("mstore_broker_up", "1 while the broker takes messages"),
     ("mstore_broker_starts", "Starts of the embedded broker, or connections made to the external one, since the server's start"),
     ("mstore_broker_in_flight", "Messages sent to an external broker and not yet acknowledged"),
@@ -65,6 +68,9 @@ pub(crate) fn start(app: &Arc<App>, stop: &CancellationToken) -> JoinSet<()> {
     tasks.spawn(watched("publisher", app.clone(), publisher.run(stop.clone())));
     tasks.spawn(watched("acknowledgements", app.clone(), acknowledge(app.store.clone(), ids)));
     tasks.spawn(watched("devices changed elsewhere", app.clone(), until(stop.clone(), app.directory.clone().follow())));
+    if let Some(webhook) = &app.webhook {
+        tasks.spawn(watched("webhook", app.clone(), webhook::run(app.clone(), webhook.clone(), stop.clone())));
+    }
     tasks.spawn(watched("sweep", app.clone(), until(stop.clone(), sweep(app.clone()))));
     tasks.spawn(watched("upkeep", app.clone(), until(stop.clone(), upkeep(app.clone()))));
     tasks.spawn(watched("gauges", app.clone(), until(stop.clone(), gauges(app.clone()))));
@@ -160,6 +166,13 @@ pub(crate) async fn read_gauges(store: &dyn Store, broker: &BrokerSlot, meters: 
             set("mstore_unexplained_writes", gauges.unexplained_writes);
         }
         Err(error) => tracing::warn!(%error, "gauges not read"),
+    }
+    match store.inbox_backlog().await {
+        Ok(backlog) => {
+            set("mstore_inbox_undecided", backlog.undecided);
+            set("mstore_inbox_undelivered", backlog.undelivered);
+        }
+        Err(error) => tracing::warn!(%error, "the inbox is not readable"),
     }
     let stats = broker.stats().await;
     set("mstore_broker_up", u64::from(stats.is_ok()));

@@ -33,6 +33,13 @@ impl MasterKey {
         URL_SAFE_NO_PAD.encode(self.0)
     }
 
+    /// Tells this key from another without giving it away.
+    pub fn fingerprint(&self) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.update(b"the master key of these servers");
+        URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+    }
+
     /// A device's token: `mst_` + base64url(HMAC-SHA-256(key, device ‖ 0x00 ‖ generation as four bytes, most significant first)).
     pub(crate) fn device_token(&self, device: &DeviceId, generation: u32) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");

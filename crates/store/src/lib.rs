@@ -7,6 +7,7 @@ mod cases;
 #[doc(hidden)]
 pub mod failpoint;
 mod fresh;
+mod inbox;
 mod model;
 pub mod postgres;
 mod source_row;
@@ -18,5 +19,6 @@ mod sweep_position;
 mod text;
 
 pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};
+pub use inbox::{Attempt, Due, Inbox, InboxBacklog, InboxOf};
 pub use model::*;
 pub use store::{Admin, Registry, RowSink, Sharing, Store, SyncStore};

@@ -22,6 +22,11 @@ pub(crate) trait Sql {
     /// Carries a statement out and answers how many rows it changed.
     fn execute(&self, sql: &str, args: &Args<'_>) -> Result<usize, StoreError>;
 
+    /// Carries a statement out whose outcome nobody asks for: it may go out with the next one, and what goes wrong is told then.
+    fn send(&self, sql: &str, args: &Args<'_>) -> Result<(), StoreError> {
+        self.execute(sql, args).map(|_| ())
+    }
+
     /// Hands over the rows of a statement until there are no more or one is enough.
     fn query(&self, sql: &str, args: &Args<'_>, each: &mut Each<'_>) -> Result<(), StoreError>;
 

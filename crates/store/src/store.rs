@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, SUB_DIGESTS, Seq, Timestamp, Verdict};
 use tokio::sync::{Notify, broadcast};
 
-use crate::{DeadLetters, StockBooks, model::*};
+use crate::{DeadLetters, Inbox, StockBooks, model::*};
 
 /// Takes the rows of a `/changes` answer, in (seq, collection, id) order, while the store's one consistent read lasts.
 pub trait RowSink: Send {
@@ -121,6 +121,6 @@ pub trait Sharing: Send + Sync {
 }
 
 /// A whole store.
-pub trait Store: SyncStore + Registry + Admin + DeadLetters + StockBooks + Sharing {}
+pub trait Store: SyncStore + Registry + Admin + DeadLetters + StockBooks + Inbox + Sharing {}
 
-impl<T: SyncStore + Registry + Admin + DeadLetters + StockBooks + Sharing> Store for T {}
+impl<T: SyncStore + Registry + Admin + DeadLetters + StockBooks + Inbox + Sharing> Store for T {}

@@ -13,6 +13,7 @@ use super::{
     process::{self, Process},
     wait::until,
 };
+use crate::setup;
 
 pub(super) struct Mosquitto {
     pub(super) port: u16,
@@ -35,10 +36,8 @@ impl Mosquitto {
     }
 
     pub(super) fn restart(&mut self) -> Result<()> {
-        let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("mosquitto");
-        // Debian keeps servers where a user's PATH may not look.
-        command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin")).arg("-c").arg(self.directory.join("mosquitto.conf"));
+        command.env("PATH", setup::search_path()).arg("-c").arg(self.directory.join("mosquitto.conf"));
         let process = Process::start(&mut command, &self.directory.join("mosquitto.log"), |_line| {});
         self.process = Some(process.context("mosquitto: cargo xtask setup installs it")?);
         Ok(())

@@ -1,4 +1,4 @@
-//! A disk that fills up: a small tmpfs of its own where mounting is allowed, a limit on the size of files elsewhere.
+//! A disk that fills up: a small tmpfs where the run has mounts of its own, a limit on the size of files elsewhere.
 
 use std::{
     fs::{self, File},
@@ -20,16 +20,22 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Makes the directory, mounted if possible.
-    pub(super) fn make(path: &Path) -> Result<Self> {
+    /// Makes the directory; mounted only where the kernel takes the mount away with the run.
+    pub(super) fn make(path: &Path, has_walls: bool) -> Result<Self> {
         fs::create_dir_all(path)?;
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={SIZE}"), "tmpfs"]).arg(path).output();
-        Ok(Self { path: path.to_owned(), is_mounted: mount.is_ok_and(|output| output.status.success()) })
+        if has_walls {
+            process::output(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={SIZE}"), "tmpfs"]).arg(path))?;
+        }
+        Ok(Self { path: path.to_owned(), is_mounted: has_walls })
     }
 
     /// How it is made full.
     pub(super) fn kind(&self) -> &'static str {
-        if self.is_mounted { "a small tmpfs filled to the last byte" } else { "a limit on the size of files (no tmpfs could be mounted)" }
+        if self.is_mounted {
+            "a small tmpfs filled to the last byte"
+        } else {
+            "a limit on the size of files (no tmpfs may be mounted here)"
+        }
     }
 
     /// No byte more can be written by the process `pid`.

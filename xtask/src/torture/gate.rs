@@ -1,4 +1,4 @@
-//! A cable that can be pulled: a TCP proxy on loopback before one till's HTTP or MQTT.
+//! A cable that can be pulled: a TCP proxy before one till's HTTP or MQTT.
 
 use std::{
     io::{Read as _, Write as _},
@@ -48,19 +48,19 @@ impl Shared {
 
 /// A listening proxy; its threads live as long as the program.
 pub(super) struct Gate {
-    pub(super) port: u16,
+    pub(super) address: SocketAddr,
     shared: Arc<Shared>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Gate {
-    /// Listens on a free port and passes everything on to `target`.
-    pub(super) fn open(target: u16) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for a proxy")?;
-        let port = listener.local_addr()?.port();
+    /// Listens at `at` on a free port and passes everything on to the port `target` of loopback.
+    pub(super) fn open(at: Ipv4Addr, target: u16) -> Result<Self> {
+        let listener = TcpListener::bind((at, 0)).context("no port for a proxy")?;
+        let address = listener.local_addr()?;
         let shared = Arc::new(Shared { state: Mutex::new(State { cable: Cable::Plugged, cuts: 0 }), changed: Condvar::new() });
         let open = Arc::new(Mutex::new(Vec::new()));
-        let gate = Self { port, shared: shared.clone(), open: open.clone() };
+        let gate = Self { address, shared: shared.clone(), open: open.clone() };
         thread::spawn(move || {
             for till in listener.incoming().flatten() {
                 let (shared, open) = (shared.clone(), open.clone());
@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn a_silent_cable_keeps_what_it_was_given_and_a_cut_one_breaks() {
-        let gate = Gate::open(echo()).unwrap();
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, gate.port)).unwrap();
+        let gate = Gate::open(Ipv4Addr::LOCALHOST, echo()).unwrap();
+        let mut stream = TcpStream::connect(gate.address).unwrap();
         assert_eq!(said(&mut stream, 1).unwrap(), 1);
         gate.set(Cable::Silent);
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -163,7 +163,7 @@ mod tests {
         assert!(said(&mut stream, 3).is_err());
         gate.set(Cable::Plugged);
         assert!(said(&mut stream, 3).is_err(), "what was cut stays cut");
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, gate.port)).unwrap();
+        let mut stream = TcpStream::connect(gate.address).unwrap();
         assert_eq!(said(&mut stream, 4).unwrap(), 4);
     }
 }

@@ -8,7 +8,10 @@ mod chance;
 mod disk;
 mod foreign;
 mod gate;
+mod letters;
+mod network;
 mod process;
+mod sandbox;
 mod server;
 mod storm;
 mod till;
@@ -17,8 +20,8 @@ mod wait;
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -29,6 +32,8 @@ use self::{
     broker::Mosquitto,
     foreign::Foreign,
     gate::Gate,
+    network::Network,
+    sandbox::{Inside, Walls},
     server::Server,
     storm::Storm,
     till::{Heard, Till},
@@ -39,6 +44,8 @@ use crate::{cargo, setup};
 const BRANCHES: usize = 3;
 const TILLS: usize = 12;
 const PRODUCTS: usize = 24;
+/// A test target of the program's crate, as small as any.
+const TEST: &str = "full_disk";
 
 /// How long and how hard.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,12 +59,14 @@ pub(crate) struct TortureArgs {
     /// What the faults are drawn from; the clock if left out. The same seed makes the same choices, not the same run: processes have their own time
     #[arg(long)]
     seed: Option<u64>,
+    #[command(flatten)]
+    inside: Option<Inside>,
 }
 
 impl TortureArgs {
     /// The run of every CI: at least 200 kills within five minutes.
     pub(crate) fn in_ci() -> Self {
-        Self { seconds: 150, kills: 200, seed: None }
+        Self { seconds: 150, kills: 200, seed: None, inside: None }
     }
 }
 
@@ -73,14 +82,49 @@ struct Shop {
     tills: Vec<Till>,
 }
 
-/// Builds the program, makes a shop, tortures it, prints the tables.
+/// What a run stands on.
+struct Ground {
+    program: PathBuf,
+    directory: PathBuf,
+    /// Whether its mounts are its own.
+    has_walls: bool,
+    network: Option<Network>,
+}
+
+impl Ground {
+    fn within(inside: &Inside) -> Result<Self> {
+        sandbox::ensure_inside()?;
+        let (program, directory) = (inside.program.clone(), inside.directory.clone());
+        let network = (inside.walls == Walls::Network).then(|| Network::lay(&directory)).transpose()?;
+        Ok(Self { program, directory, has_walls: true, network })
+    }
+
+    /// Where tills reach the shop.
+    fn address(&self) -> Ipv4Addr {
+        if self.network.is_some() { network::BRIDGE } else { Ipv4Addr::LOCALHOST }
+    }
+
+    /// Tokens cross the run's own network in the clear.
+    fn profile(&self) -> &'static str {
+        if self.network.is_some() { "development" } else { "production" }
+    }
+}
+
+/// Builds the program, makes a shop, tortures it, prints the tables: behind walls where the machine allows.
 pub(crate) fn run(args: &TortureArgs) -> Result<ExitCode> {
-    let program = build()?;
     let seed = args.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs()));
+    if let Some(inside) = &args.inside {
+        let is_good = torture(args, seed, &Ground::within(inside)?)?;
+        return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let program = build()?;
     println!("torture: seed {seed}, {} s, {} kills, {TILLS} tills in {BRANCHES} branches", args.seconds, args.kills);
     let directory = std::env::temp_dir().join(format!("mstore-torture-{}", std::process::id()));
     fs::create_dir_all(&directory)?;
-    let outcome = torture(args, seed, &program, &directory);
+    let outcome = match Walls::find(&directory) {
+        Some(walls) => walls.run(args, seed, &program, &directory),
+        None => torture(args, seed, &Ground { program, directory: directory.clone(), has_walls: false, network: None }),
+    };
     if matches!(outcome, Ok(true)) {
         fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
         return Ok(ExitCode::SUCCESS);
@@ -89,9 +133,9 @@ pub(crate) fn run(args: &TortureArgs) -> Result<ExitCode> {
     outcome.map(|_failed| ExitCode::FAILURE)
 }
 
-fn torture(args: &TortureArgs, seed: u64, program: &Path, directory: &Path) -> Result<bool> {
+fn torture(args: &TortureArgs, seed: u64, ground: &Ground) -> Result<bool> {
     let begun = Instant::now();
-    let mut shop = Shop::open(program, directory)?;
+    let mut shop = Shop::open(ground)?;
     println!("torture: the shop is open after {} s", begun.elapsed().as_secs());
     let foreign = Foreign::start(&shop.server.database(), PRODUCTS, &branches(), seed);
     let mut storm = Storm::new(&mut shop, seed, args.seconds, args.kills);
@@ -112,28 +156,31 @@ fn torture(args: &TortureArgs, seed: u64, program: &Path, directory: &Path) -> R
 
 impl Shop {
     /// A shop with stock, and tills that have synced once.
-    fn open(program: &Path, directory: &Path) -> Result<Self> {
-        let broker = Mosquitto::start(directory)?;
-        let server = Server::new(program, directory, broker.port)?;
+    fn open(ground: &Ground) -> Result<Self> {
+        let broker = Mosquitto::start(&ground.directory)?;
+        let server = Server::new(ground, broker.port)?;
         let mut shop = Self { server, broker, tills: Vec::new() };
         shop.server.start(None)?;
         shop.server.wait_ready()?;
         for branch in branches() {
             process::output(shop.server.admin().args(["trigger", "shop", &branch, "--products", &PRODUCTS.to_string()]))?;
         }
+        letters::forbid_below_zero(&shop.server.database())?;
         for n in 0..TILLS {
-            shop.enrol(program, directory, n)?;
+            shop.enrol(ground, n)?;
         }
         shop.restart_server(None)?;
         Ok(shop)
     }
 
     /// A till learns where its broker is when it enrols: each is told of a cable of its own.
-    fn enrol(&mut self, program: &Path, directory: &Path, n: usize) -> Result<()> {
-        let (http, mqtt) = (Gate::open(self.server.port)?, Gate::open(self.broker.port)?);
-        self.restart_server(Some(mqtt.port))?;
-        let branch = &branches()[n % BRANCHES];
-        let mut till = Till::new(program, directory, &format!("till-{n:02}"), branch, http, mqtt);
+    fn enrol(&mut self, ground: &Ground, n: usize) -> Result<()> {
+        let at = ground.address();
+        let (http, mqtt) = (Gate::open(at, self.server.port)?, Gate::open(at, self.broker.port)?);
+        self.restart_server(Some(mqtt.address))?;
+        let (name, branch) = (format!("till-{n:02}"), &branches()[n % BRANCHES]);
+        let link = ground.network.as_ref().map(|network| network.connect(&name, n)).transpose()?;
+        let mut till = Till::new(ground, &name, branch, link, (http, mqtt));
         let claim = self.server.claim(&till.name, &till.branch)?;
         till.start(Some(&claim))?;
         until("till that has enrolled and synced", || {
@@ -144,7 +191,7 @@ impl Shop {
         Ok(())
     }
 
-    fn restart_server(&mut self, till_mqtt: Option<u16>) -> Result<()> {
+    fn restart_server(&mut self, till_mqtt: Option<SocketAddr>) -> Result<()> {
         if let Some(process) = self.server.process.take() {
             process.kill();
         }
@@ -187,6 +234,16 @@ impl Shop {
         })
     }
 
+    /// The tills' own links, in words.
+    fn links(&self) -> String {
+        let kind = match self.tills.iter().map(|till| till.link.as_ref().map(|link| link.is_bad)).min().flatten() {
+            Some(true) => "a network namespace for each; delay and loss on every link besides",
+            Some(false) => "a network namespace for each; no delay and loss: no netem here",
+            None => "not here: no network namespaces",
+        };
+        format!("tills' links set down ({kind})")
+    }
+
     /// Ends what is left, the server before the disk that it stands on.
     fn close(mut self) {
         self.tills.clear();
@@ -195,17 +252,19 @@ impl Shop {
     }
 }
 
-/// The program, built as the tests build it.
+/// The program as the tests have it. The workspace and a test target among the targets: with them cargo selects the features that `cargo test --workspace`
+/// selects, and after it nothing is left to build.
 fn build() -> Result<PathBuf> {
     let mut command = cargo::cargo("build");
-    command.args(["--package", "mstore-sync", "--bin", "mstore-sync", "--message-format", "json-render-diagnostics"]);
+    command.args(["--workspace", "--bin", "mstore-sync", "--test", TEST, "--message-format", "json-render-diagnostics"]);
     command.stderr(std::process::Stdio::inherit());
     let output = command.output().context("cannot start cargo")?;
     ensure!(output.status.success(), "mstore-sync does not compile");
     let text = String::from_utf8_lossy(&output.stdout);
     let executables = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut programs = executables.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    programs.next_back().context("cargo named no program")
+    let mut programs = executables.filter(|message| message["target"]["kind"] == serde_json::json!(["bin"]));
+    let program = programs.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    program.context("cargo named no program")
 }
 
 fn branches() -> Vec<String> {

@@ -1,7 +1,8 @@
 //! The server process: its database on a disk that can be filled, its broker the real Mosquitto, its administrator the command line.
 
 use std::{
-    path::{Path, PathBuf},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc,
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{
+    Ground,
     disk::Disk,
     process::{self, Process},
     wait::until,
@@ -22,30 +24,33 @@ pub(super) struct Server {
     program: PathBuf,
     directory: PathBuf,
     pub(super) port: u16,
-    broker: u16,
+    broker: SocketAddr,
+    profile: &'static str,
     pub(super) disk: Disk,
     pub(super) process: Option<Process>,
     ready: Arc<AtomicBool>,
 }
 
 impl Server {
-    pub(super) fn new(program: &Path, directory: &Path, broker: u16) -> Result<Self> {
-        let disk = Disk::make(&directory.join("disk"))?;
+    pub(super) fn new(ground: &Ground, broker: u16) -> Result<Self> {
+        let disk = Disk::make(&ground.directory.join("disk"), ground.has_walls)?;
         let port = super::free_port()?;
-        let (program, directory) = (program.to_owned(), directory.to_owned());
-        Ok(Self { program, directory, port, broker, disk, process: None, ready: Arc::default() })
+        let (program, directory) = (ground.program.clone(), ground.directory.clone());
+        let broker = (Ipv4Addr::LOCALHOST, broker).into();
+        Ok(Self { program, directory, port, broker, profile: ground.profile(), disk, process: None, ready: Arc::default() })
     }
 
-    /// Starts it; `till_mqtt` is the port that tills which enrol now are told.
-    pub(super) fn start(&mut self, till_mqtt: Option<u16>) -> Result<()> {
+    /// Starts it; `till_mqtt` is what tills which enrol now are told.
+    pub(super) fn start(&mut self, till_mqtt: Option<SocketAddr>) -> Result<()> {
         self.ready = Arc::default();
         let ready = self.ready.clone();
-        let mqtt = format!("mqtt://127.0.0.1:{}", till_mqtt.unwrap_or(self.broker));
+        let mqtt = format!("mqtt://{}", till_mqtt.unwrap_or(self.broker));
         // A file that may not grow is an error to report, not a signal to die of.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(&self.program);
         command.args(["serve", "--ready-json", "--log", "warn", "--listen", &format!("127.0.0.1:{}", self.port), "--data-dir"]);
-        command.arg(self.data_dir()).args(["--broker", &format!("mqtt://127.0.0.1:{}", self.broker), "--public-mqtt-url", &mqtt]);
+        command.arg(self.data_dir()).args(["--broker", &format!("mqtt://{}", self.broker), "--public-mqtt-url", &mqtt]);
+        command.args(["--profile", self.profile]);
         super::without_settings(&mut command);
         let heard = move |_line: &str| ready.store(true, Ordering::Relaxed);
         self.process = Some(Process::start(&mut command, &self.log(), heard)?);

@@ -12,6 +12,7 @@ use super::{
     Shop,
     chance::Chance,
     gate::Cable,
+    letters,
     process::Process,
     wait::{pause, until},
 };
@@ -27,13 +28,13 @@ pub(super) struct Tally {
     pub(super) broker_kills: usize,
     pub(super) pauses: usize,
     pub(super) cuts: usize,
+    /// Links of tills that were set down.
+    pub(super) links_down: usize,
     pub(super) full_disks: usize,
     /// Commands given to tills, whether they lived to hear them or not.
     pub(super) commands: usize,
     /// Processes that ended although nobody killed them.
     pub(super) own_ends: Vec<String>,
-    /// The same of the server while its disk was full: it may say so and go.
-    pub(super) ends_on_full_disk: usize,
 }
 
 impl Tally {
@@ -60,6 +61,7 @@ enum Act {
     Start(Who),
     Continue(Who),
     PlugIn(usize),
+    LinkUp(usize),
     FreeDisk,
 }
 
@@ -107,7 +109,7 @@ impl<'a> Storm<'a> {
             Act::Cut => self.chance.ms(300, 1_500),
             Act::FillDisk => self.chance.ms(8_000, 20_000),
             Act::Look => Duration::from_millis(250),
-            Act::Start(_) | Act::Continue(_) | Act::PlugIn(_) | Act::FreeDisk => return,
+            Act::Start(_) | Act::Continue(_) | Act::PlugIn(_) | Act::LinkUp(_) | Act::FreeDisk => return,
         };
         self.after(wait, act);
     }
@@ -118,7 +120,7 @@ impl<'a> Storm<'a> {
             Act::Sell => self.sell(),
             Act::Kill => self.kill(),
             Act::Pause => self.pause_somebody(),
-            Act::Cut => self.cut(),
+            Act::Cut => self.cut()?,
             Act::FillDisk => {
                 self.disk_is_full = true;
                 self.tally.full_disks += 1;
@@ -139,6 +141,7 @@ impl<'a> Storm<'a> {
                 }
             }
             Act::PlugIn(n) => self.shop.tills[n].set_cables(Cable::Plugged, Cable::Plugged),
+            Act::LinkUp(n) => self.set_link(n, true)?,
         }
         Ok(())
     }
@@ -164,10 +167,11 @@ impl<'a> Storm<'a> {
         let n = self.chance.below(self.shop.tills.len());
         let product = super::product(self.chance.below(super::PRODUCTS));
         let quantity = 1 + self.chance.below(3);
-        let line = match self.chance.below(10) {
-            0 => format!("return {product} 1"),
-            1 => format!("receive {product} {quantity}"),
-            2 => format!("adjust {product} -{quantity}"),
+        let line = match self.chance.below(40) {
+            kind if kind < letters::KINDS => letters::order(kind, &product),
+            4..8 => format!("return {product} 1"),
+            8..12 => format!("receive {product} {quantity}"),
+            12..16 => format!("adjust {product} -{quantity}"),
             _ => format!("sell {product} {quantity}"),
         };
         self.tally.commands += 1;
@@ -205,8 +209,15 @@ impl<'a> Storm<'a> {
         }
     }
 
-    fn cut(&mut self) {
+    /// A till loses its network: by its link, where it has one of its own, or by its proxies.
+    fn cut(&mut self) -> Result<()> {
         let n = self.chance.below(self.shop.tills.len());
+        let wait = self.chance.ms(300, 6_000);
+        if self.chance.below(2) == 0 && self.shop.tills[n].link.is_some() {
+            self.tally.links_down += 1;
+            self.after(wait, Act::LinkUp(n));
+            return self.set_link(n, false);
+        }
         let kind = if self.chance.below(2) == 0 { Cable::Silent } else { Cable::Cut };
         let (http, mqtt) = match self.chance.below(4) {
             0 => (kind, Cable::Plugged),
@@ -215,8 +226,12 @@ impl<'a> Storm<'a> {
         };
         self.shop.tills[n].set_cables(http, mqtt);
         self.tally.cuts += 1;
-        let wait = self.chance.ms(300, 6_000);
         self.after(wait, Act::PlugIn(n));
+        Ok(())
+    }
+
+    fn set_link(&self, n: usize, is_up: bool) -> Result<()> {
+        self.shop.tills[n].link.as_ref().map_or(Ok(()), |link| link.set(is_up))
     }
 
     /// Whoever ended on its own is noted and started again.
@@ -228,11 +243,8 @@ impl<'a> Storm<'a> {
             if let Some(process) = self.process(who).take() {
                 process.kill();
             }
-            if who == Who::Server && self.disk_is_full {
-                self.tally.ends_on_full_disk += 1;
-            } else {
-                self.tally.own_ends.push(format!("{who:?}: {status}"));
-            }
+            let disk = if self.disk_is_full { ", the server's disk being full" } else { "" };
+            self.tally.own_ends.push(format!("{who:?}: {status}{disk}"));
             self.after(Duration::from_millis(500), Act::Start(who));
         }
     }
@@ -249,8 +261,9 @@ impl<'a> Storm<'a> {
             }
             self.perform(Act::Continue(who))?;
         }
-        for till in &self.shop.tills {
+        for (n, till) in self.shop.tills.iter().enumerate() {
             till.set_cables(Cable::Plugged, Cable::Plugged);
+            self.set_link(n, true)?;
         }
         let server = &self.shop.server;
         // One that was alive all the time said so long ago.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -11,7 +11,9 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::{
+    Ground,
     gate::{Cable, Gate},
+    network::Link,
     process::Process,
 };
 
@@ -58,6 +60,9 @@ pub(super) struct Till {
     pub(super) database: PathBuf,
     program: PathBuf,
     log: PathBuf,
+    profile: &'static str,
+    /// In a namespace of its own.
+    pub(super) link: Option<Link>,
     pub(super) http: Gate,
     pub(super) mqtt: Gate,
     pub(super) process: Option<Process>,
@@ -65,13 +70,15 @@ pub(super) struct Till {
 }
 
 impl Till {
-    pub(super) fn new(program: &Path, directory: &Path, name: &str, branch: &str, http: Gate, mqtt: Gate) -> Self {
+    pub(super) fn new(ground: &Ground, name: &str, branch: &str, link: Option<Link>, (http, mqtt): (Gate, Gate)) -> Self {
         Self {
             name: name.to_owned(),
             branch: branch.to_owned(),
-            database: directory.join(format!("{name}.db")),
-            program: program.to_owned(),
-            log: directory.join(format!("{name}.log")),
+            database: ground.directory.join(format!("{name}.db")),
+            program: ground.program.clone(),
+            log: ground.directory.join(format!("{name}.log")),
+            profile: ground.profile(),
+            link,
             http,
             mqtt,
             process: None,
@@ -80,9 +87,10 @@ impl Till {
     }
 
     pub(super) fn start(&mut self, claim: Option<&str>) -> Result<()> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.link.as_ref().map_or_else(|| Command::new(&self.program), |link| link.command(&self.program));
         super::without_settings(&mut command);
-        command.args(["device", "run", "--json", "--server", &format!("http://127.0.0.1:{}", self.http.port), "--db"]).arg(&self.database);
+        command.args(["device", "run", "--json", "--profile", self.profile, "--server", &format!("http://{}", self.http.address)]);
+        command.arg("--db").arg(&self.database);
         if let Some(claim) = claim {
             command.args(["--claim", claim]);
         }

@@ -9,7 +9,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Shop, foreign::Written, process, storm::Tally, till::Heard};
+use super::{
+    Shop,
+    foreign::Written,
+    letters::{self, Due},
+    process,
+    storm::Tally,
+    till::Heard,
+};
 
 /// One question and its answer.
 pub(super) struct Check {
@@ -19,6 +26,8 @@ pub(super) struct Check {
     wrong: Vec<String>,
 }
 
+/// So many commands hold some that have to be refused.
+const COMMANDS_MANY: usize = 500;
 /// Wrong things named per check.
 const NAMED: usize = 5;
 
@@ -36,6 +45,19 @@ impl Check {
 struct Done {
     id: String,
     state: String,
+    /// Why it was refused.
+    code: Option<String>,
+    due: Due,
+}
+
+impl Done {
+    fn is_refused(&self) -> bool {
+        self.state == "rejected"
+    }
+
+    fn is_judged(&self) -> bool {
+        self.state != "queued"
+    }
 }
 
 struct Sides {
@@ -59,6 +81,10 @@ pub(super) fn compare(shop: &Shop, tally: &Tally, kills: usize) -> Result<Vec<Ch
         confirmed(&heard, &sides),
         journaled(&sides),
         phantoms(&sides),
+        refusals(&sides, tally.commands),
+        unblocked(&sides),
+        listed_by_server(shop, &sides)?,
+        listed_by_tills(&heard, &sides),
     ];
     let doubled = "SELECT device_id || ' ' || receipt_no AS wrong FROM transactions GROUP BY device_id, receipt_no HAVING count(*) > 1";
     checks.push(Check::new("receipt numbers used once", sides.transactions.len(), column(&database, doubled, "wrong")?));
@@ -86,9 +112,13 @@ fn read(shop: &Shop, database: &Path) -> Result<Sides> {
     let text = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
     let mut journals = BTreeMap::new();
     for till in &shop.tills {
-        let journal = rows(&till.database, "SELECT id, state FROM operation ORDER BY device_seq")?;
-        let done = journal.iter().map(|row| Done { id: text(row, "id"), state: text(row, "state") }).collect();
-        journals.insert(till.name.clone(), done);
+        let journal = rows(&till.database, "SELECT id, state, code, body FROM operation ORDER BY device_seq")?;
+        let done = journal.iter().map(|row| {
+            let body: Value = serde_json::from_str(row["body"].as_str().unwrap_or_default())?;
+            let (state, code) = (text(row, "state"), row["code"].as_str().map(str::to_owned));
+            Ok(Done { id: text(row, "id"), code: code.filter(|_| state == "rejected"), state, due: Due::of(&body) })
+        });
+        journals.insert(till.name.clone(), done.collect::<Result<_>>()?);
     }
     Ok(Sides {
         operations: operations.iter().map(|row| (text(row, "id"), text(row, "status"))).collect(),
@@ -122,7 +152,7 @@ fn journaled(sides: &Sides) -> Check {
     let (mut count, mut wrong) = (0, Vec::new());
     for (till, journal) in &sides.journals {
         count += journal.len();
-        for Done { id, state } in journal {
+        for Done { id, state, .. } in journal {
             let expected = match state.as_str() {
                 "accepted" => Some("accepted"),
                 "rejected" | "replaced" | "discarded" => Some("rejected"),
@@ -143,6 +173,56 @@ fn phantoms(sides: &Sides) -> Check {
     let known = sides.operations.keys().chain(&sides.transactions);
     let wrong = known.filter(|id| !done.contains(id.as_str())).cloned().collect();
     Check::new("on the server: a till did it", sides.operations.len(), wrong)
+}
+
+/// What no server may accept was refused for its own reason, and nothing was refused without one.
+fn refusals(sides: &Sides, commands: usize) -> Check {
+    let (mut refused, mut tried, mut wrong) = (0, 0, Vec::new());
+    for (till, journal) in &sides.journals {
+        for done in journal {
+            refused += usize::from(done.is_refused());
+            tried += usize::from(matches!(done.due, Due::No(_)));
+            if !done.due.allows(done.code.as_deref()) {
+                wrong.push(format!("{till} {}: {:?} was due, {} with {:?}", done.id, done.due, done.state, done.code));
+            }
+        }
+    }
+    if tried == 0 && commands >= COMMANDS_MANY {
+        wrong.push(format!("none of {commands} commands should have been refused: nothing was tried"));
+    }
+    Check::new("refused by the server: what had to be, nothing else", refused, wrong)
+}
+
+/// What a till did after an operation that was refused has its own verdict.
+fn unblocked(sides: &Sides) -> Check {
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (till, journal) in &sides.journals {
+        let behind: Vec<&Done> = journal.iter().skip_while(|done| !done.is_refused()).skip(1).collect();
+        count += behind.len();
+        wrong.extend(behind.iter().filter(|done| !done.is_judged()).map(|done| format!("{till} {}: still {}", done.id, done.state)));
+    }
+    Check::new("behind a refused operation of the same till: judged", count, wrong)
+}
+
+/// The server's list of dead letters, as its operator sees it.
+fn listed_by_server(shop: &Shop, sides: &Sides) -> Result<Check> {
+    let list = process::output(shop.server.admin().args(["device", "dead-letters", "list", "--merchant", "m1", "--json"]))?;
+    let list: Vec<Value> = serde_json::from_str(&list).context("the list of dead letters")?;
+    let refused: Vec<&str> = sides.operations.iter().filter(|(_, status)| *status == "rejected").map(|(id, _)| id.as_str()).collect();
+    let wrong = letters::compare("server", refused.iter().copied(), list.iter().map(|letter| letter["id"].as_str().unwrap_or("no id")));
+    Ok(Check::new("refused: once in the server's list of dead letters", refused.len(), wrong))
+}
+
+/// Every till's own list, as it says it.
+fn listed_by_tills(heard: &BTreeMap<String, Heard>, sides: &Sides) -> Check {
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (till, journal) in &sides.journals {
+        let refused: Vec<&str> = journal.iter().filter(|done| done.is_refused()).map(|done| done.id.as_str()).collect();
+        count += refused.len();
+        let listed = heard.get(till).map_or(&[][..], |heard| &heard.dead_letters);
+        wrong.extend(letters::compare(till, refused.into_iter(), listed.iter().map(String::as_str)));
+    }
+    Check::new("refused: once in the list of the till that did it", count, wrong)
 }
 
 /// `verify`: source, mirror, and every till row by row, none of them behind.
@@ -182,15 +262,16 @@ fn column(database: &Path, sql: &str, name: &str) -> Result<Vec<String>> {
 pub(super) fn print(shop: &Shop, tally: &Tally, foreign: &Written, checks: &[Check]) {
     println!("\n| done to the shop | times |\n|---|---|");
     let disk = format!("server's disk full ({})", shop.server.disk.kind());
+    let links = shop.links();
     let refused: usize = shop.tills.iter().map(|till| till.heard().failed.values().sum::<usize>()).sum();
     for (what, times) in [
         ("tills killed with -9", tally.till_kills),
         ("server killed with -9", tally.server_kills),
         ("Mosquitto killed with -9", tally.broker_kills),
         ("processes stopped for a while (SIGSTOP, SIGCONT)", tally.pauses),
-        ("tills cut off (HTTP, MQTT or both; silently or with a break; a proxy before each till)", tally.cuts),
+        ("tills cut off by a proxy (HTTP, MQTT or both; silently or with a break)", tally.cuts),
+        (links.as_str(), tally.links_down),
         (disk.as_str(), tally.full_disks),
-        ("the server gave up on a full disk and was started again", tally.ends_on_full_disk),
         ("commands given to tills", tally.commands),
         ("commands that a till refused, saying why", refused),
         ("writes of a foreign SQL client", foreign.done),
@@ -224,7 +305,14 @@ mod tests {
     }
 
     fn sides(operations: &[(&str, &str)], transactions: &[&str], journal: &[(&str, &str)]) -> Sides {
-        let done = journal.iter().map(|(id, state)| Done { id: (*id).to_owned(), state: (*state).to_owned() }).collect();
+        let code = |state: &str| (state == "rejected").then(|| "unknown_product".to_owned());
+        let done = |(id, state): &(&str, &str)| Done {
+            id: (*id).to_owned(),
+            state: (*state).to_owned(),
+            code: code(state),
+            due: if id.starts_with("no-") { Due::No("unknown_product") } else { Due::Yes },
+        };
+        let done = journal.iter().map(done).collect();
         Sides {
             operations: operations.iter().map(|(id, status)| ((*id).to_owned(), (*status).to_owned())).collect(),
             transactions: transactions.iter().map(|id| (*id).to_owned()).collect(),
@@ -252,5 +340,17 @@ mod tests {
         assert!(!journaled(&sides(&[("a", "accepted")], &[], &[("a", "queued")])).is_good(), "still waiting");
         assert!(!journaled(&sides(&[("a", "rejected"), ("r", "rejected")], &[], &journal)).is_good(), "judged otherwise");
         assert_eq!(phantoms(&sides(&[("a", "accepted"), ("r", "rejected"), ("x", "accepted")], &["y"], &journal)).wrong, ["x", "y"]);
+    }
+
+    #[test]
+    fn a_refusal_that_is_wrong_missing_or_in_the_way_is_found() {
+        let good = sides(&[], &[], &[("no-1", "rejected"), ("b", "accepted")]);
+        assert!(refusals(&good, COMMANDS_MANY).is_good() && unblocked(&good).is_good());
+        assert!(listed_by_tills(&heard(&[], &["no-1"]), &good).is_good());
+        assert!(!listed_by_tills(&heard(&[], &[]), &good).is_good(), "it is in no list");
+        assert!(!refusals(&sides(&[], &[], &[("no-1", "accepted")]), 1).is_good(), "accepted");
+        assert!(!refusals(&sides(&[], &[], &[("a", "rejected"), ("no-1", "rejected")]), 1).is_good(), "refused without a reason");
+        assert!(!refusals(&sides(&[], &[], &[("a", "accepted")]), COMMANDS_MANY).is_good(), "nothing was tried");
+        assert!(!unblocked(&sides(&[], &[], &[("no-1", "rejected"), ("b", "queued")])).is_good(), "stuck behind it");
     }
 }

@@ -1,10 +1,13 @@
 //! The command line: names, defaults and help of every command. No behaviour.
 
+mod backend;
+mod bench;
 mod desk;
 mod run;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+pub(crate) use bench::{BenchArgs, BenchName, Via};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use desk::{Arrival, Letter, LetterAction, StockAction, StockArgs, Where};
 use mstore_protocol::Profile;
@@ -59,9 +62,10 @@ pub(crate) struct ServeArgs {
     /// Where the database, the keys and the lock live [default: ./mstore-data].
     #[arg(long)]
     pub(crate) data_dir: Option<String>,
-    /// Database URL; this build knows the embedded SQLite in the data directory only: leave it out.
-    #[arg(long)]
-    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
     /// First level of every topic [default: dev].
     #[arg(long)]
     pub(crate) env: Option<String>,
@@ -82,6 +86,8 @@ pub(crate) struct ServeArgs {
     pub(crate) broker: Option<String>,
     #[command(flatten)]
     pub(crate) external: ExternalArgs,
+    #[command(flatten)]
+    pub(crate) backend: backend::BackendArgs,
     /// Certificate chain (PEM) of the MQTT listener.
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_cert: Option<String>,
@@ -100,6 +106,34 @@ pub(crate) struct ServeArgs {
     /// Print one JSON line with the bound addresses when ready (for programs that start a server).
     #[arg(long, hide = true)]
     pub(crate) ready_json: bool,
+}
+
+/// A database of one's own. Its password comes from a file or the environment: a command line is public.
+#[derive(Debug, Default, Args)]
+pub(crate) struct DatabaseArgs {
+    /// postgres://USER@HOST/DATABASE?sslmode=…&sslrootcert=…; left out: the embedded SQLite in the data directory.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    /// File with the password of that user.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) database_password_file: Option<String>,
+}
+
+/// What is kept, and for how long.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RetentionArgs {
+    /// Days that a transaction stays on the devices [default: 7].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) transaction_window_days: Option<String>,
+    /// Days that deletions are remembered: a device away for longer fetches everything [default: 30].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) deletion_keep_days: Option<String>,
+    /// Days that the bodies of operations are kept; their ids stay for ever [default: 60].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) operation_keep_days: Option<String>,
+    /// Frames of a branch that wait for the broker; beyond that devices pull [default: 10000].
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) outbox_per_branch_max: Option<String>,
 }
 
 /// How to reach an external broker, and what devices are told to reach. Passwords come from files: a command line is public.
@@ -384,96 +418,6 @@ pub(crate) struct VerifyArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
-    #[command(subcommand)]
-    pub(crate) name: BenchName,
-}
-
-/// Options that every benchmark has.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct BenchCommon {
-    /// Print one JSON object on stdout and nothing else.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Via {
-    /// Stock movements through the HTTP API.
-    Api,
-    /// UPDATE statements by a foreign process's connection on the database file.
-    Sql,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchName {
-    /// Writer's commit → device's own commit.
-    Latency {
-        #[arg(long, default_value_t = 1)]
-        devices: usize,
-        /// Writes per second.
-        #[arg(long, default_value_t = 50)]
-        rate: u64,
-        #[arg(long, default_value_t = 10)]
-        seconds: u64,
-        #[arg(long, value_enum, default_value_t = Via::Api)]
-        via: Via,
-        #[command(flatten)]
-        common: BenchCommon,
-    },
-    /// Changes per second to one device.
-    Throughput {
-        #[arg(long, default_value_t = 20_000)]
-        changes: usize,
-        #[arg(long, value_enum, default_value_t = Via::Sql)]
-        via: Via,
-        #[command(flatten)]
-        common: BenchCommon,
-    },
-    /// Commits to many devices of one branch.
-    Fanout {
-        #[arg(long, default_value_t = 50)]
-        devices: usize,
-        #[arg(long, default_value_t = 2_000)]
-        commits: usize,
-        #[command(flatten)]
-        common: BenchCommon,
-    },
-    /// First sync of one device.
-    Snapshot {
-        #[arg(long, default_value_t = 10_000)]
-        rows: usize,
-        #[command(flatten)]
-        common: BenchCommon,
-    },
-    /// Many devices that start from nothing at the same moment.
-    Storm {
-        #[arg(long, default_value_t = 20)]
-        devices: usize,
-        #[arg(long, default_value_t = 20_000)]
-        rows: usize,
-        #[command(flatten)]
-        common: BenchCommon,
-    },
-    /// Back online after many changes.
-    Catchup {
-        #[arg(long, default_value_t = 10_000)]
-        changes: usize,
-        #[command(flatten)]
-        common: BenchCommon,
-    },
-    /// What it costs when nothing happens.
-    Idle {
-        #[arg(long, default_value_t = 50)]
-        devices: usize,
-        #[arg(long, default_value_t = 10)]
-        seconds: u64,
-        #[command(flatten)]
-        common: BenchCommon,
-    },
 }
 
 /// Parses an address and says which setting was wrong.

@@ -13,8 +13,8 @@ use crate::{
     shop::{ShopWriter, stock_move},
 };
 
-pub(super) async fn run(changes: usize) -> Result<Outcome, Failure> {
-    let rig = Rig::start(changes).await?;
+pub(super) async fn run(changes: usize, database: Option<&str>) -> Result<Outcome, Failure> {
+    let rig = Rig::start(changes, database).await?;
     let tills = rig.live_tills(1).await?;
     let till = &tills[0];
     till.set_online(false).await;

@@ -13,8 +13,8 @@ use crate::failure::Failure;
 /// Requests under way at one time.
 const WRITERS: usize = 32;
 
-pub(super) async fn run(devices: usize, commits: usize) -> Result<Outcome, Failure> {
-    let rig = Rig::start(1_000).await?;
+pub(super) async fn run(devices: usize, commits: usize, database: Option<&str>) -> Result<Outcome, Failure> {
+    let rig = Rig::start(1_000, database).await?;
     let tills = rig.live_tills(devices).await?;
     let first = rig.head().await?.seq;
     let before = rig.server.usage();

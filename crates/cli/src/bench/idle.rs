@@ -19,8 +19,8 @@ use crate::failure::Failure;
 /// Polls that the bytes are averaged over.
 const POLLS: u64 = 5;
 
-pub(super) async fn run(devices: usize, seconds: u64) -> Result<Outcome, Failure> {
-    let rig = Rig::start(1_000).await?;
+pub(super) async fn run(devices: usize, seconds: u64, database: Option<&str>) -> Result<Outcome, Failure> {
+    let rig = Rig::start(1_000, database).await?;
     let bytes_per_poll = bytes_per_poll(&rig).await?;
     let base = rig.server.usage();
     let tills = rig.live_tills(devices).await?;

@@ -5,19 +5,26 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use mstore_client::{AppliedCommit, Client};
 use serde_json::json;
-use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
 use super::{
     Outcome,
+    foreign::Foreign,
     rig::{GIVE_UP_AFTER, Rig},
     rounded,
 };
 use crate::{args::Via, demo::LatencyLog, failure::Failure};
 
-pub(super) async fn run(devices: usize, rate: u64, seconds: u64, via: Via) -> Result<Outcome, Failure> {
-    let rig = Rig::start(1_000).await?;
+/// How often the tills are asked whether they have shown a commit.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+pub(super) async fn run(devices: usize, rate: u64, seconds: u64, via: Via, database: Option<&str>) -> Result<Outcome, Failure> {
+    let rig = Rig::start(1_000, database).await?;
     let tills = rig.live_tills(devices).await?;
-    let mut writer = Writer::open(&rig, via)?;
+    let mut writer = match via {
+        Via::Api => Writer::Api,
+        Via::Sql => Writer::Sql(Foreign::open(&rig, database).await?),
+    };
     let mut inboxes: Vec<_> = tills.iter().map(Client::applied).collect();
     let clock = Clock::now();
     let (mut histogram, mut writes) = (LatencyLog::histogram(), 0);
@@ -67,16 +74,22 @@ impl Clock {
     }
 }
 
-/// Waits for the next commit on every till.
+/// Waits for the next commit on every till. The tills note the time themselves: being woken by each of a hundred would only take time from them.
 async fn record(
     inboxes: &mut [Receiver<AppliedCommit>],
     committed_us: i64,
     clock: &Clock,
     histogram: &mut Histogram<u64>,
 ) -> Result<(), Failure> {
+    let deadline = Instant::now() + GIVE_UP_AFTER;
     for inbox in inboxes {
-        let applied = tokio::time::timeout(GIVE_UP_AFTER, inbox.recv()).await;
-        let Ok(Ok(commit)) = applied else { return Err(Failure::check("a till did not show a commit")) };
+        let commit = loop {
+            match inbox.try_recv() {
+                Ok(commit) => break commit,
+                Err(TryRecvError::Empty) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
+                Err(_) => return Err(Failure::check("a till did not show a commit")),
+            }
+        };
         let took_us = clock.us(commit.applied_instant) - committed_us;
         // A till may be quicker than the writer is to notice that its COMMIT returned.
         histogram.saturating_record(u64::try_from(took_us).unwrap_or(0).max(1));
@@ -87,34 +100,17 @@ async fn record(
 /// One of the two ways to write.
 enum Writer {
     Api,
-    Sql(rusqlite::Connection),
+    Sql(Foreign),
 }
 
 impl Writer {
-    fn open(rig: &Rig, via: Via) -> Result<Self, Failure> {
-        match via {
-            Via::Api => Ok(Self::Api),
-            Via::Sql => {
-                let sql = rusqlite::Connection::open(rig.database()).and_then(|sql| {
-                    sql.busy_timeout(Duration::from_secs(10))?;
-                    Ok(sql)
-                });
-                sql.map(Self::Sql).map_err(|error| Failure::unavailable(error.to_string()))
-            }
-        }
-    }
-
     /// Changes one stock figure; when that was durable, microseconds since 1970.
     async fn write(&mut self, rig: &Rig, n: usize) -> Result<i64, Failure> {
         match self {
             Self::Api => rig.move_one(n).await,
             Self::Sql(sql) => {
-                let product = &rig.products[n % rig.products.len()];
-                let statement = "INSERT INTO branch_product (merchant_id, branch_id, product_id, stock_milli) VALUES (?1, ?2, ?3, ?4)
-                    ON CONFLICT (merchant_id, branch_id, product_id) DO UPDATE SET stock_milli = excluded.stock_milli";
                 let stock = i64::try_from(n + 1).unwrap_or(1) * 1000;
-                sql.execute(statement, (rig.key.merchant.as_str(), rig.key.branch.as_str(), product, stock))
-                    .map_err(|error| Failure::check(format!("SQL: {error}")))?;
+                sql.set_stock(&rig.key, &rig.products[n % rig.products.len()], stock).await?;
                 Ok(Clock::now().wall_us)
             }
         }

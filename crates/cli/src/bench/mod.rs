@@ -1,11 +1,14 @@
 //! `bench`: what was measured, with what, as one JSON object or a short table. Server and tills are separate processes.
 
+mod capture;
 mod catchup;
 mod fanout;
+mod foreign;
 mod idle;
 mod latency;
 mod relay;
 mod rig;
+mod scratch;
 mod snapshot;
 mod storm;
 mod throughput;
@@ -17,6 +20,7 @@ use crate::{
     failure::Failure,
     logging,
 };
+use scratch::Scratch;
 
 /// What a benchmark found.
 pub(crate) struct Outcome {
@@ -38,16 +42,17 @@ impl Outcome {
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     logging::start(&std::env::var("MSTORE_LOG").unwrap_or_else(|_| "error".into()), false)?;
-    let (json_only, result) = match args.name {
-        BenchName::Latency { devices, rate, seconds, via, common } => (common.json, latency::run(devices, rate, seconds, via).await?),
-        BenchName::Throughput { changes, via, common } => (common.json, throughput::run(changes, via).await?),
-        BenchName::Fanout { devices, commits, common } => (common.json, fanout::run(devices, commits).await?),
-        BenchName::Snapshot { rows, common } => (common.json, snapshot::run(rows).await?),
-        BenchName::Storm { devices, rows, common } => (common.json, storm::run(devices, rows).await?),
-        BenchName::Catchup { changes, common } => (common.json, catchup::run(changes).await?),
-        BenchName::Idle { devices, seconds, common } => (common.json, idle::run(devices, seconds).await?),
+    let common = args.name.common().clone();
+    let scratch = match &common.database {
+        Some(url) => Some(Scratch::make(url).await?),
+        None => None,
     };
-    if json_only {
+    let measured = measure(args.name, scratch.as_ref().map(Scratch::url)).await;
+    if let Some(scratch) = scratch {
+        scratch.remove().await?;
+    }
+    let result = measured?;
+    if common.json {
         println!("{}", json!({ "bench": result.name, "setup": result.setup, "figures": result.figures }));
         return Ok(());
     }
@@ -59,6 +64,19 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+async fn measure(name: BenchName, database: Option<&str>) -> Result<Outcome, Failure> {
+    match name {
+        BenchName::Latency { devices, rate, seconds, via, .. } => latency::run(devices, rate, seconds, via, database).await,
+        BenchName::Throughput { changes, via, .. } => throughput::run(changes, via, database).await,
+        BenchName::Fanout { devices, commits, .. } => fanout::run(devices, commits, database).await,
+        BenchName::Snapshot { rows, .. } => snapshot::run(rows, database).await,
+        BenchName::Storm { devices, rows, .. } => storm::run(devices, rows, database).await,
+        BenchName::Catchup { changes, .. } => catchup::run(changes, database).await,
+        BenchName::Capture { writers, seconds, .. } => capture::run(writers, seconds, database).await,
+        BenchName::Idle { devices, seconds, .. } => idle::run(devices, seconds, database).await,
+    }
 }
 
 /// Milliseconds with three places.

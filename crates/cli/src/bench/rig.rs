@@ -34,10 +34,10 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// Starts a server with `rows` products in one branch.
-    pub(super) async fn start(rows: usize) -> Result<Self, Failure> {
+    /// Starts a server with `rows` products in one branch, on the PostgreSQL database at a URL or else on the embedded SQLite.
+    pub(super) async fn start(rows: usize, database: Option<&str>) -> Result<Self, Failure> {
         let dir = tempfile::tempdir().map_err(|error| Failure::unavailable(format!("no temporary directory: {error}")))?;
-        let server = ServerProcess::start(&dir.path().join("server"), None).await?;
+        let server = ServerProcess::start_on(&dir.path().join("server"), None, database).await?;
         let api = server.admin()?;
         let key = BranchKey::parse("m1", "b1").map_err(|error| Failure::usage(error.to_string()))?;
         let products = furnish(&api, &key, rows).await?;
@@ -52,7 +52,7 @@ impl Rig {
 
     /// Where the server's files are.
     pub(super) fn database(&self) -> &Path {
-        &self.server.ready.database
+        Path::new(&self.server.ready.database)
     }
 
     /// A claim code for a till.

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::failure::Failure;
 
-pub(super) async fn run(rows: usize) -> Result<Outcome, Failure> {
-    let rig = Rig::start(rows).await?;
+pub(super) async fn run(rows: usize, database: Option<&str>) -> Result<Outcome, Failure> {
+    let rig = Rig::start(rows, database).await?;
     let head = rig.head().await?;
     let mut runs = Vec::new();
     for name in ["cold", "w1", "w2", "w3"] {

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::failure::Failure;
 
-pub(super) async fn run(devices: usize, rows: usize) -> Result<Outcome, Failure> {
-    let rig = Rig::start(rows).await?;
+pub(super) async fn run(devices: usize, rows: usize, database: Option<&str>) -> Result<Outcome, Failure> {
+    let rig = Rig::start(rows, database).await?;
     let head = rig.head().await?;
     let mut enrolled = Vec::new();
     for n in 0..devices {

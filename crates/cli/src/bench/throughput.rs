@@ -1,7 +1,5 @@
 //! Changes per second to one till: a busy back office.
 
-use std::{path::Path, time::Duration};
-
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use mstore_client::Client;
 use mstore_protocol::{BranchKey, Quantity};
@@ -11,6 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     Outcome,
+    foreign::Foreign,
     rig::{GIVE_UP_AFTER, Rig, per_second, timed},
     rounded,
 };
@@ -25,18 +24,20 @@ const CHANGES_PER_COMMIT: usize = 100;
 /// Requests under way at one time.
 const WRITERS: usize = 4;
 
-pub(super) async fn run(changes: usize, via: Via) -> Result<Outcome, Failure> {
+pub(super) async fn run(changes: usize, via: Via, database: Option<&str>) -> Result<Outcome, Failure> {
     let changes = changes.max(1);
     // Two foreign transactions may become one commit: with a product for each change none of them is spared.
-    let rig = Rig::start(if via == Via::Sql { changes } else { 5_000 }).await?;
+    let rig = Rig::start(if via == Via::Sql { changes } else { 5_000 }, database).await?;
     let tills = rig.live_tills(1).await?;
     let before = rig.server.usage();
     let ((), took) = timed(async {
         match via {
             Via::Api => move_stock(&rig, changes).await?,
             Via::Sql => {
-                let (database, key, products) = (rig.database().to_owned(), rig.key.clone(), rig.products.clone());
-                let writing = tokio::task::spawn_blocking(move || reprice(&database, &key, &products, changes));
+                let (sql, key, products) = (Foreign::open(&rig, database).await?, rig.key.clone(), rig.products.clone());
+                // On a thread of its own: SQLite's calls block.
+                let runtime = tokio::runtime::Handle::current();
+                let writing = tokio::task::spawn_blocking(move || runtime.block_on(reprice(sql, &key, &products, changes)));
                 writing.await.map_err(|error| Failure::check(error.to_string()))??;
                 until_priced(&tills[0], &rig.products[(changes - 1) % rig.products.len()], price(changes - 1)).await?;
             }
@@ -101,21 +102,11 @@ async fn move_stock(rig: &Rig, changes: usize) -> Result<(), Failure> {
 }
 
 /// Gives every product of the round another price at the branch, a hundred in a transaction.
-fn reprice(database: &Path, key: &BranchKey, products: &[String], changes: usize) -> Result<(), Failure> {
-    let failed = |error: rusqlite::Error| Failure::check(format!("SQL: {error}"));
-    let mut sql = rusqlite::Connection::open(database).map_err(failed)?;
-    sql.busy_timeout(Duration::from_secs(30)).map_err(failed)?;
-    let set = "INSERT INTO branch_product (merchant_id, branch_id, product_id, price_amount) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT (merchant_id, branch_id, product_id) DO UPDATE SET price_amount = excluded.price_amount";
+async fn reprice(mut sql: Foreign, key: &BranchKey, products: &[String], changes: usize) -> Result<(), Failure> {
     let all: Vec<usize> = (0..changes).collect();
     for commit in all.chunks(CHANGES_PER_COMMIT) {
-        let transaction = sql.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
-        let mut update = transaction.prepare_cached(set).map_err(failed)?;
-        for n in commit {
-            update.execute((key.merchant.as_str(), key.branch.as_str(), &products[n % products.len()], price(*n))).map_err(failed)?;
-        }
-        drop(update);
-        transaction.commit().map_err(failed)?;
+        let prices: Vec<(&str, i64)> = commit.iter().map(|n| (products[n % products.len()].as_str(), price(*n))).collect();
+        sql.set_prices(key, &prices).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use crate::{
     api::AdminApi,
-    config::Config,
+    config::{Config, Retention},
     failure::Failure,
     serve,
     server_process::{Ready, ServerProcess},
@@ -27,6 +27,8 @@ impl Backend {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config {
             data_dir: data_dir.to_owned(),
+            database: None,
+            retention: Retention::default(),
             env: mstore_protocol::Env::parse("demo").map_err(|error| Failure::usage(error.to_string()))?,
             profile: mstore_protocol::Profile::Production,
             listen: free,
@@ -35,6 +37,7 @@ impl Backend {
             tls: None,
             broker: None,
             public: mstore_server::PublicUrls::default(),
+            backend: Default::default(),
             log: String::new(),
             log_json: false,
         };

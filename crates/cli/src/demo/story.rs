@@ -260,7 +260,7 @@ impl Shop {
             }
             all_or_nothing.commit()
         })();
-        wrote.map_err(|error: rusqlite::Error| Failure::check(format!("SQL on {}: {error}", database.display())))?;
+        wrote.map_err(|error: rusqlite::Error| Failure::check(format!("SQL on {database}: {error}")))?;
         for id in &ids {
             self.truth.moved(&key, id, Quantity::from_units(7));
         }

@@ -1,7 +1,6 @@
 //! A server process for tests: started on free ports, ready when `start` returns, killed when dropped.
 #![allow(clippy::unwrap_used, dead_code)]
 
-pub(crate) mod mosquitto;
 pub(crate) mod subscriber;
 
 use std::{

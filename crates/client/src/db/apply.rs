@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use mstore_engine::ReadyCommit;
-use mstore_protocol::{Change, ChangeOp, Collection, Cursor, Digest, FrameError, OperationId, RowHash};
+use mstore_protocol::{Change, ChangeOp, Collection, Cursor, Digest, FrameError, OperationId};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{LocalDb, count_unshown};
+use super::{LocalDb, count_unshown, rows::Rows};
 
 /// Why commits were not shown; none of the transaction is.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +39,11 @@ impl LocalDb {
         let watched = self.unshown > 0;
         let changes = Self::transaction(&self.conn, |conn| {
             let mut changes = 0;
+            let mut rows = Rows::of(conn);
             for (collection, frame) in commits.iter().flat_map(|commit| &commit.frames) {
                 let mut digest = digests.get(collection).copied().unwrap_or_default();
                 for change in &frame.changes {
-                    digest = apply_change(conn, collection, frame.seq, change, digest)?;
+                    digest = apply_change(&mut rows, collection, frame.seq, change, digest)?;
                 }
                 changes += frame.changes.len() as u64;
                 digests.insert(collection.clone(), digest);
@@ -81,79 +82,36 @@ impl LocalDb {
     }
 }
 
-fn apply_change(conn: &Connection, collection: &Collection, seq: u64, change: &Change, digest: Digest) -> Result<Digest, ApplyError> {
+fn apply_change(rows: &mut Rows<'_>, collection: &Collection, seq: u64, change: &Change, digest: Digest) -> Result<Digest, ApplyError> {
     match change.op {
         ChangeOp::Put => {
             let row = change.row()?;
-            Ok(put_row(conn, collection, row.id(), seq, row.as_str(), row.hash(collection), digest)?)
+            let old = rows.hash(collection, row.id())?;
+            let hash = row.hash(collection);
+            rows.put(collection, row.id(), seq, row.as_str(), hash)?;
+            Ok(digest.replacing(old, Some(hash)))
         }
-        ChangeOp::Delete => Ok(delete_row(conn, collection, &change.id, digest)?),
-        ChangeOp::Patch => patch_row(conn, collection, seq, change, digest),
+        ChangeOp::Delete => Ok(digest.replacing(rows.delete(collection, &change.id)?, None)),
+        ChangeOp::Patch => {
+            let missing = || ApplyError::BaseMissing { collection: collection.clone(), id: change.id.clone() };
+            let (row, old) = rows.read(collection, &change.id, |base| change.patched(base))?.ok_or_else(missing)?;
+            let row = row?;
+            let hash = row.hash(collection);
+            rows.put(collection, &change.id, seq, row.as_str(), hash)?;
+            Ok(digest.replacing(Some(old), Some(hash)))
+        }
     }
-}
-
-fn patch_row(conn: &Connection, collection: &Collection, seq: u64, change: &Change, digest: Digest) -> Result<Digest, ApplyError> {
-    let mut find = conn.prepare_cached("SELECT body, hash FROM row WHERE collection = ?1 AND id = ?2")?;
-    let mut found = find.query(params![collection.as_str(), change.id])?;
-    let missing = || ApplyError::BaseMissing { collection: collection.clone(), id: change.id.clone() };
-    let base = found.next()?.ok_or_else(missing)?;
-    let row = change.patched(base.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
-    let (old, new) = (RowHash::from_bytes(base.get(1)?), row.hash(collection));
-    drop(found);
-    let mut put = conn.prepare_cached("UPDATE row SET seq = ?3, body = ?4, hash = ?5 WHERE collection = ?1 AND id = ?2")?;
-    put.execute(params![collection.as_str(), change.id, seq, row.as_str(), new.to_bytes()])?;
-    Ok(digest.replacing(Some(old), Some(new)))
-}
-
-fn old_hash(conn: &Connection, collection: &Collection, id: &str) -> rusqlite::Result<Option<RowHash>> {
-    let mut find = conn.prepare_cached("SELECT hash FROM row WHERE collection = ?1 AND id = ?2")?;
-    find.query_row(params![collection.as_str(), id], |row| row.get(0).map(RowHash::from_bytes)).optional()
-}
-
-/// Puts a row and gives the digest then.
-pub(super) fn put_row(
-    conn: &Connection,
-    collection: &Collection,
-    id: &str,
-    seq: u64,
-    body: &str,
-    hash: RowHash,
-    digest: Digest,
-) -> rusqlite::Result<Digest> {
-    let old = old_hash(conn, collection, id)?;
-    insert_row(conn, collection, id, seq, body, hash)?;
-    Ok(digest.replacing(old, Some(hash)))
-}
-
-/// Puts a row without looking what was there.
-pub(super) fn insert_row(
-    conn: &Connection,
-    collection: &Collection,
-    id: &str,
-    seq: u64,
-    body: &str,
-    hash: RowHash,
-) -> rusqlite::Result<()> {
-    let mut put = conn.prepare_cached(
-        "INSERT INTO row (collection, id, seq, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (collection, id) DO UPDATE SET seq = excluded.seq, body = excluded.body, hash = excluded.hash",
-    )?;
-    put.execute(params![collection.as_str(), id, seq, body, hash.to_bytes()])?;
-    Ok(())
-}
-
-/// Deletes a row, if it is there, and gives the digest then.
-pub(super) fn delete_row(conn: &Connection, collection: &Collection, id: &str, digest: Digest) -> rusqlite::Result<Digest> {
-    let mut delete = conn.prepare_cached("DELETE FROM row WHERE collection = ?1 AND id = ?2 RETURNING hash")?;
-    let old: Option<[u8; 16]> = delete.query_row(params![collection.as_str(), id], |row| row.get(0)).optional()?;
-    Ok(digest.replacing(old.map(RowHash::from_bytes), None))
 }
 
 /// Operations that the stream contains from here on no longer count as pending: those it names, and those whose commit it has passed.
 /// One whose commit went by without naming it waits for a verdict again, once: the server may have lost it, and resending is safe.
 pub(super) fn leave_overlay<'a>(conn: &Connection, cursor: Cursor, ops: impl Iterator<Item = &'a OperationId>) -> rusqlite::Result<()> {
     let mut shown: Vec<i64> = Vec::new();
-    let mut name = conn.prepare_cached("UPDATE operation SET shown = 1, named = 1 WHERE id = ?1 AND named = 0 RETURNING device_seq")?;
+    // One that a merchant's backend was to decide about is asked after: it was accepted for good, or it is a dead letter now.
+    let mut name = conn.prepare_cached(
+        "UPDATE operation SET shown = 1, named = 1, state = CASE WHEN state = 'accepted' AND code = 'awaits_backend' THEN 'queued' ELSE state END
+         WHERE id = ?1 AND named = 0 RETURNING device_seq",
+    )?;
     for id in ops {
         shown.extend(name.query_row([id.to_string()], |row| row.get::<_, i64>(0)).optional()?);
     }

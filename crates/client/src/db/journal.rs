@@ -34,6 +34,7 @@ impl LocalDb {
         make: impl FnOnce(u64, &dyn Fn(&str) -> Option<Row>) -> Result<OperationKind, E>,
         check: impl FnOnce(&Operation) -> Result<String, E>,
     ) -> Result<Operation, E> {
+        self.end_ahead()?;
         let device_seq = self.next_device_seq()?;
         let product = |id: &str| product_row(&self.conn, id);
         let kind = make(device_seq, &product)?;
@@ -102,7 +103,9 @@ impl LocalDb {
 
     /// Whether an operation that had its verdict waits for one again.
     pub(super) fn has_requeued(&self) -> rusqlite::Result<bool> {
-        let mut find = self.conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM operation WHERE state = 'queued' AND seq IS NOT NULL)")?;
+        let mut find = self.conn.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM operation WHERE state = 'queued' AND (seq IS NOT NULL OR code = 'awaits_backend'))",
+        )?;
         find.query_row([], |row| row.get(0))
     }
 
@@ -130,11 +133,13 @@ impl LocalDb {
             for verdict in verdicts {
                 match verdict.status {
                     VerdictStatus::Accepted | VerdictStatus::Duplicate => {
-                        let epoch = cursor.map(|cursor| cursor.epoch.to_string());
+                        let (epoch, code) = (cursor.map(|cursor| cursor.epoch.to_string()), verdict.code.map(Code::as_str));
                         conn.prepare_cached(
-                            "UPDATE operation SET state = 'accepted', epoch = ?2, seq = ?3, code = ?4, detail = ?5 WHERE id = ?1 AND state = 'queued'",
+                            "UPDATE operation SET state = 'accepted', epoch = ?2, seq = ?3, code = ?4, detail = ?5,
+                               named = CASE ?4 WHEN 'awaits_backend' THEN 0 ELSE named END
+                             WHERE id = ?1 AND state = 'queued'",
                         )?
-                        .execute(params![verdict.id, epoch, verdict.seq, verdict.code.map(Code::as_str), verdict.detail])?;
+                        .execute(params![verdict.id, epoch, verdict.seq, code, verdict.detail])?;
                     }
                     VerdictStatus::Rejected => {
                         let code = verdict.code.unwrap_or(Code::Unknown).as_str();

@@ -8,11 +8,7 @@ use mstore_engine::Comparison;
 use mstore_protocol::{Collection, Cursor, Digest, Row, RowHash, SUB_DIGESTS, bucket_of};
 use rusqlite::{Connection, params, types::ValueRef};
 
-use super::{
-    Applied, DbError, LocalDb,
-    apply::{delete_row, insert_row, leave_overlay, put_row},
-    open_read_only, position,
-};
+use super::{Applied, DbError, LocalDb, apply::leave_overlay, open_read_only, position, rows::Rows};
 use crate::staged::Staged;
 
 /// The server's rows of some ranges of a collection.
@@ -129,14 +125,16 @@ impl LocalDb {
                 put_ranges(conn, range)?;
                 changes += range.rows.len() as u64;
             }
+            let mut rows = Rows::of(conn);
             for row in staged.rows() {
                 changes += 1;
                 // The sum is counted below.
                 match row.row {
-                    Some((body, hash)) => put_row(conn, row.collection, row.id, row.seq, body, hash, Digest::EMPTY)?,
-                    None => delete_row(conn, row.collection, row.id, Digest::EMPTY)?,
-                };
+                    Some((body, hash)) => rows.put(row.collection, row.id, row.seq, body, hash)?,
+                    None => drop(rows.delete(row.collection, row.id)?),
+                }
             }
+            drop(rows);
             for collection in collections(conn)? {
                 let sum = count_anew(conn, &collection)?;
                 digests.insert(collection, sum);
@@ -158,8 +156,9 @@ fn put_ranges(conn: &Connection, fetched: &FetchedRange) -> Result<(), DbError> 
     let mut wanted = [false; SUB_DIGESTS];
     fetched.ranges.iter().for_each(|range| wanted[usize::from(*range)] = true);
     delete_where(conn, collection, |held| held.id.is_some_and(|id| wanted[usize::from(bucket_of(id))]))?;
+    let mut rows = Rows::of(conn);
     for (row, seq) in &fetched.rows {
-        insert_row(conn, collection, row.id(), *seq, row.as_str(), row.hash(collection))?;
+        rows.put(collection, row.id(), *seq, row.as_str(), row.hash(collection))?;
     }
     Ok(())
 }

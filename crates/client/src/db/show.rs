@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 use mstore_protocol::{Collection, Cursor, RowHash};
 use rusqlite::{Connection, params};
 
-use super::{
-    Applied, DbError, LocalDb, Staging,
-    apply::{delete_row, insert_row, leave_overlay, put_row},
-    damaged,
-};
+use super::{Applied, DbError, LocalDb, Staging, apply::leave_overlay, damaged, rows::Rows};
 use crate::staged::{Staged, StagedRow};
 
 type Digests = BTreeMap<Collection, mstore_protocol::Digest>;
@@ -17,43 +13,50 @@ type Digests = BTreeMap<Collection, mstore_protocol::Digest>;
 impl LocalDb {
     /// Shows what is staged. For a snapshot every other row goes.
     pub(crate) fn show(&mut self, staged: &Staged, to: Cursor, snapshot: bool) -> Result<Applied, DbError> {
-        let mut digests = if snapshot { Digests::new() } else { self.digests.clone() };
         let fresh = snapshot && !staged.joined;
         let (watched, from) = (self.unshown > 0, self.cursor);
+        let ahead = self.take_ahead(staged, fresh)?;
+        let goes_on = ahead.is_some();
+        let (written, mut digests, mut changes) = match ahead {
+            Some(ahead) => (ahead.segments(), ahead.digests, ahead.changes),
+            None if snapshot => (0, Digests::new(), 0),
+            None => (0, self.digests.clone(), 0),
+        };
         self.make_room(true)?;
-        let changes = Self::transaction(&self.conn, |conn| {
-            if snapshot {
+        let work = |conn: &Connection| {
+            if snapshot && !goes_on {
                 conn.execute("DELETE FROM row", [])?;
             }
-            let mut changes = 0;
             if staged.spilled {
                 changes += show_spilled(conn, &mut digests)?;
                 conn.execute("DELETE FROM staging", [])?;
                 conn.execute("DELETE FROM state WHERE name = 'staging'", [])?;
             }
-            for row in staged.rows() {
+            let mut rows = Rows::of(conn);
+            for row in staged.rows_after(written) {
                 changes += 1;
-                show_row(conn, row, fresh, &mut digests)?;
+                show_row(&mut rows, row, fresh, &mut digests)?;
             }
             if watched {
                 leave_overlay(conn, to, staged.ops.iter())?;
             }
             Self::if_renumbered(conn, from, to, snapshot)?;
             Self::write_position(conn, to, &digests)?;
-            Ok::<_, DbError>(changes)
-        });
+            Ok::<_, DbError>(())
+        };
+        let done = if goes_on { Self::finish(&self.conn, work) } else { Self::transaction(&self.conn, work) };
         self.make_room(false)?;
-        let changes = changes?;
+        done?;
         self.shown_now(to, digests)?;
         Ok(Applied { changes, requeued: watched && self.has_requeued()? })
     }
 
     /// A large transaction gets pages in memory, so that none is written twice, and leaves the checkpoint to a quieter moment.
-    fn make_room(&self, wanted: bool) -> rusqlite::Result<()> {
+    pub(super) fn make_room(&self, wanted: bool) -> rusqlite::Result<()> {
         self.conn.execute_batch(if wanted {
             "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 0"
         } else {
-            "PRAGMA cache_size = -2000; PRAGMA wal_autocheckpoint = 2000"
+            "PRAGMA cache_size = -2000; PRAGMA wal_autocheckpoint = 4000"
         })
     }
 
@@ -92,15 +95,15 @@ impl LocalDb {
     }
 }
 
-fn show_row(conn: &Connection, row: StagedRow<'_>, fresh: bool, digests: &mut Digests) -> rusqlite::Result<()> {
+pub(super) fn show_row(rows: &mut Rows<'_>, row: StagedRow<'_>, fresh: bool, digests: &mut Digests) -> rusqlite::Result<()> {
     let before = digests.get(row.collection).copied().unwrap_or_default();
     let after = match row.row {
-        Some((body, hash)) if fresh => {
-            insert_row(conn, row.collection, row.id, row.seq, body, hash)?;
-            before.with(hash)
+        Some((body, hash)) => {
+            let old = if fresh { None } else { rows.hash(row.collection, row.id)? };
+            rows.put(row.collection, row.id, row.seq, body, hash)?;
+            before.replacing(old, Some(hash))
         }
-        Some((body, hash)) => put_row(conn, row.collection, row.id, row.seq, body, hash, before)?,
-        None => delete_row(conn, row.collection, row.id, before)?,
+        None => before.replacing(rows.delete(row.collection, row.id)?, None),
     };
     match digests.get_mut(row.collection) {
         Some(digest) => *digest = after,
@@ -113,15 +116,15 @@ fn show_row(conn: &Connection, row: StagedRow<'_>, fresh: bool, digests: &mut Di
 
 fn show_spilled(conn: &Connection, digests: &mut Digests) -> Result<u64, DbError> {
     let mut read = conn.prepare_cached("SELECT collection, id, seq, body, hash FROM staging ORDER BY n")?;
-    let mut rows = read.query([])?;
-    let mut changes = 0;
-    while let Some(row) = rows.next()? {
+    let mut staged = read.query([])?;
+    let (mut rows, mut changes) = (Rows::of(conn), 0);
+    while let Some(row) = staged.next()? {
         let (id, body): (String, Option<String>) = (row.get(1)?, row.get(3)?);
         let collection =
             Collection::parse(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?).map_err(|error| damaged("a collection", error))?;
         let hash: Option<[u8; 16]> = row.get(4)?;
         let held = body.as_deref().zip(hash.map(RowHash::from_bytes));
-        show_row(conn, StagedRow { collection: &collection, id: &id, seq: row.get(2)?, row: held }, false, digests)?;
+        show_row(&mut rows, StagedRow { collection: &collection, id: &id, seq: row.get(2)?, row: held }, false, digests)?;
         changes += 1;
     }
     Ok(changes)

@@ -1,6 +1,8 @@
 //! The local database by itself: what is shown, what is refused, what survives.
 #![allow(clippy::unwrap_used)]
 
+mod ahead;
+
 use std::collections::BTreeMap;
 
 use mstore_engine::ReadyCommit;

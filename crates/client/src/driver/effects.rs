@@ -6,7 +6,7 @@ use mstore_engine::{ApplyFault, Ask, Effect, Input, UploadOutcome};
 use mstore_protocol::{Collection, Cursor, Digest, OperationId, Verdict, VerdictStatus, limits::CLOCK_TOLERANCE_MS};
 use tokio::time::Instant;
 
-use super::{Done, Driver};
+use super::{CHANGES_PER_PAGE, Done, Driver, LOG_PAGES_MAX};
 use crate::{
     db::{Applied, ApplyError, DbError},
     shared::{held, wall},
@@ -62,7 +62,9 @@ impl Driver {
             return true;
         }
         let commits = std::mem::take(&mut self.ready);
-        let long = commits.iter().map(mstore_engine::ReadyCommit::changes).sum::<usize>() > CHANGES_SHORT_MAX;
+        self.in_a_row = commits.len() > 1;
+        let changes = commits.iter().map(mstore_engine::ReadyCommit::changes).sum::<usize>();
+        let long = changes > CHANGES_SHORT_MAX;
         let (result, commits, state) = self
             .with_db(long, move |db| {
                 let result = db.apply(&commits);
@@ -70,6 +72,10 @@ impl Driver {
             })
             .await;
         self.dirty = true;
+        self.log_pages += 1 + changes.div_ceil(CHANGES_PER_PAGE);
+        if self.log_pages > LOG_PAGES_MAX {
+            self.checkpoint_aside();
+        }
         let shown = result.is_ok();
         match result {
             Ok(applied) => {

@@ -92,6 +92,14 @@ fn what_is_too_large_for_frames_goes_without() {
 }
 
 #[test]
+fn a_commit_that_only_names_is_a_head() {
+    let before = branch();
+    let made = naming(&before, Tag::from_bits(1), at());
+    assert_eq!((made.state.seq, made.state.epoch, &made.state.collections), (before.seq + 1, before.epoch, &before.collections));
+    assert_eq!((made.state.tag, made.changed, made.delivery), (Tag::from_bits(1), Vec::new(), Delivery::HeadOnly));
+}
+
+#[test]
 fn only_deletions_that_nobody_intends_are_held() {
     let check = |rows: u64, deletes: usize, expired: bool| {
         let mut state = branch();

@@ -125,7 +125,7 @@ impl Cluster {
 
     /// Later ones win.
     fn settings(&self) -> Vec<(String, String)> {
-        let mut settings = vec![("shared_buffers", "64MB"), ("max_connections", "200"), ("logging_collector", "off")];
+        let mut settings = vec![("shared_buffers", "64MB"), ("max_connections", "500"), ("logging_collector", "off")];
         if !self.options.is_synced {
             settings.extend([("fsync", "off"), ("full_page_writes", "off")]);
         }

@@ -5,6 +5,7 @@ mod dead_letters;
 mod devices;
 mod fleet;
 mod holds;
+mod inbox;
 mod inventory;
 mod journal_files;
 mod merchants;
@@ -54,6 +55,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(dead_letters::retry))
         .routes(routes!(dead_letters::edit))
         .routes(routes!(dead_letters::discard))
+        .routes(routes!(inbox::list))
+        .routes(routes!(inbox::give_verdict))
         .routes(routes!(oversells::list))
         .routes(routes!(oversells::settle))
         .routes(routes!(transfers::list))

@@ -8,6 +8,7 @@ use mstore_protocol::{
 use mstore_store::AcceptUpload;
 
 use super::{State, body::Json, caller::Uploader, openapi::UploadBody, problem::Refusal};
+use crate::webhook::Webhook;
 
 /// Upload operations; each gets a verdict of its own. Resending is safe.
 #[utoipa::path(
@@ -37,7 +38,11 @@ pub(crate) async fn operations(
         clock_offset_ms: upload.clock_offset_ms,
         operations: upload.operations.into_iter().map(|operation| String::from(Box::<str>::from(operation))).collect(),
     };
-    let verdicts = app.store.accept(accept).await?;
+    let listener = app.webhook.as_deref().map(Webhook::listen);
+    let mut verdicts = app.store.accept(accept).await?;
+    if let Some(listener) = listener {
+        verdicts = listener.settled(&*app.store, &uploader.key, verdicts).await;
+    }
     let count = |status| verdicts.iter().filter(|verdict| verdict.status == status).count();
     let (accepted, duplicates, rejected) =
         (count(VerdictStatus::Accepted), count(VerdictStatus::Duplicate), count(VerdictStatus::Rejected));

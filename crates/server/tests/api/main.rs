@@ -15,3 +15,4 @@ mod routes;
 mod shop;
 mod strangers;
 mod upkeep;
+mod webhook;

@@ -22,7 +22,7 @@ impl Route {
     /// The path with names in it: of what a test shop has, if it has any.
     pub(crate) fn concrete(&self) -> String {
         let id = match self.path.split('/').rev().nth(2) {
-            Some("dead-letters" | "transfers") => "019aab12-3456-7abc-8def-0123456789ab",
+            Some("dead-letters" | "inbox" | "transfers") => "019aab12-3456-7abc-8def-0123456789ab",
             Some("oversells") => "1",
             _ => "tea",
         };

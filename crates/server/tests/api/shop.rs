@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use mstore_broker::EmbeddedConfig;
 use mstore_protocol::{Code, Cursor, Enrolment, Env, Head, Problem};
-use mstore_server::{AdminToken, MasterKey, Running, Secrets, Server, ServerConfig, system_clock};
+use mstore_server::{AdminToken, MasterKey, Running, Secrets, Server, ServerConfig, WebhookConfig, system_clock};
 use mstore_store::{
     Store,
     sqlite::{SqliteConfig, SqliteStore},
@@ -83,12 +83,24 @@ impl Shop {
     pub(crate) async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let secrets = Secrets { master_key: MasterKey::generate(), admin_token: AdminToken::generate() };
-        let shop = Self::start(dir, secrets).await;
+        let shop = Self::start(dir, secrets, |_| ()).await;
         shop.fill().await;
         shop
     }
 
-    async fn start(dir: tempfile::TempDir, secrets: Secrets) -> Self {
+    /// One whose merchant has a backend that decides.
+    pub(crate) async fn with_backend(webhook: Option<WebhookConfig>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = Secrets { master_key: MasterKey::generate(), admin_token: AdminToken::generate() };
+        let shop = Self::start(dir, secrets, |config| config.webhook = webhook).await;
+        shop.fill().await;
+        shop.store.set_inbox(true).await.unwrap();
+        let settings = json!({"name": "Kopi", "currency": "IDR", "stock_authority": "backend"});
+        shop.admin(Method::PUT, "/merchants/m1", settings).await.ok();
+        shop
+    }
+
+    async fn start(dir: tempfile::TempDir, secrets: Secrets, change: impl FnOnce(&mut ServerConfig)) -> Self {
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let path = dir.path().join("mstore.db");
@@ -98,6 +110,7 @@ impl Shop {
         let mut config = ServerConfig::new(Env::parse("test").unwrap(), secrets.clone(), mqtt);
         config.limits.wrong_claims_max = 5;
         config.timing.head_after_change = Duration::from_millis(200);
+        change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let running = Server::start(config, store.clone(), listener).await.unwrap();
         let http = Client::builder().timeout(DEADLINE).no_gzip().no_zstd().build().unwrap();
@@ -108,7 +121,7 @@ impl Shop {
     pub(crate) async fn reopen(self) -> Self {
         let Self { running, dir, secrets, .. } = self;
         running.shutdown().await;
-        Self::start(dir, secrets).await
+        Self::start(dir, secrets, |_| ()).await
     }
 
     async fn fill(&self) {

@@ -185,6 +185,7 @@ INSERT INTO mstore.setting VALUES ('transaction_cutoff', '0000-01-01T00:00:00.00
 CREATE TABLE mstore.server (
   server_id  text COLLATE "C" PRIMARY KEY,
   url        text NOT NULL,
+  broker     text NOT NULL,  -- that it publishes to; empty: one of its own, which only its own devices can reach
   started_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 -- Until when each is believed to live, on the database's clock; apart from `server`, so that renewing it waits for no transaction.

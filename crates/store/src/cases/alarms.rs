@@ -48,8 +48,7 @@ pub(crate) fn raise_once(
 /// Clears the open alarms of a kind about a device.
 pub(crate) fn clear_of_device(db: &dyn Sql, now: Timestamp, kind: &str, key: &BranchKey, device: &DeviceId) -> Result<(), StoreError> {
     let sql = "UPDATE alarm SET cleared_at = ?1 WHERE cleared_at IS NULL AND kind = ?2 AND merchant_id = ?3 AND branch_id = ?4 AND device_id = ?5";
-    db.execute(sql, args![now.to_string(), kind, key.merchant.as_str(), key.branch.as_str(), device.as_str()])?;
-    Ok(())
+    db.send(sql, args![now.to_string(), kind, key.merchant.as_str(), key.branch.as_str(), device.as_str()])
 }
 
 /// Whether an alarm of a kind is open at a branch whose detail begins like this.
@@ -101,8 +100,7 @@ pub(crate) fn quarantined(db: &dyn Sql, key: &BranchKey) -> Result<Vec<(u64, Str
 /// Clears the open alarms of a kind at a branch.
 pub(crate) fn clear(db: &dyn Sql, now: Timestamp, kind: &str, key: &BranchKey) -> Result<(), StoreError> {
     let sql = "UPDATE alarm SET cleared_at = ?1 WHERE cleared_at IS NULL AND kind = ?2 AND merchant_id = ?3 AND branch_id = ?4";
-    db.execute(sql, args![now.to_string(), kind, key.merchant.as_str(), key.branch.as_str()])?;
-    Ok(())
+    db.send(sql, args![now.to_string(), kind, key.merchant.as_str(), key.branch.as_str()])
 }
 
 /// Keeps an alarm of a device open as long as there is a reason for it, one at a time.
@@ -125,6 +123,5 @@ pub(crate) fn follow(
 
 /// Clears one alarm.
 pub(crate) fn clear_one(db: &dyn Sql, now: Timestamp, id: u64) -> Result<(), StoreError> {
-    db.execute("UPDATE alarm SET cleared_at = ?1 WHERE id = ?2", args![now.to_string(), id])?;
-    Ok(())
+    db.send("UPDATE alarm SET cleared_at = ?1 WHERE id = ?2", args![now.to_string(), id])
 }

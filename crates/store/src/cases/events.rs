@@ -4,7 +4,7 @@ use mstore_protocol::{BranchKey, Code, EventRequest, OperationId, Row, Seq, Stoc
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Work, alarms,
+    Work, alarms, inbox,
     ledger::{self, Movement},
     locks, writes,
 };
@@ -162,6 +162,7 @@ fn compare_with_receipt(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> 
 fn name(work: &mut Work<'_>, key: &BranchKey, ops: &[OperationId]) -> Result<(), StoreError> {
     for id in ops {
         let id = id.to_string();
+        inbox::accepted_by_event(work, &key.merchant, &id)?;
         let sql = "UPDATE operation SET awaits_event = 0 WHERE merchant_id = ?1 AND id = ?2";
         if work.sql.execute(sql, args![key.merchant.as_str(), &id])? == 0 {
             let sql = "INSERT INTO event_operation (merchant_id, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";

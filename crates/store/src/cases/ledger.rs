@@ -166,7 +166,7 @@ fn is_out_of_range(stock: Quantity, effect: Quantity) -> bool {
 fn note_oversell(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, stock: Quantity) -> Result<(), StoreError> {
     let sql = "INSERT INTO oversell (merchant_id, branch_id, move_id, collection, item_id, type, operation_id, quantity_milli, stock_milli, recorded_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    work.sql.execute(
+    work.sql.send(
         sql,
         args![
             key.merchant.as_str(),
@@ -211,17 +211,13 @@ fn happened(row: &Row<'_>, i: usize) -> Result<Happened, StoreError> {
 }
 
 fn last_count(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Result<Option<Happened>, StoreError> {
-    let sql = "SELECT occurred_at, journal_id, device_seq FROM stock_move
-        WHERE merchant_id = ?1 AND branch_id = ?2 AND collection = ?3 AND item_id = ?4 AND kind = ?5 ORDER BY occurred_at DESC LIMIT 1";
-    let mut newest: Option<Happened> = None;
-    for kind in ["count", "event"] {
-        let item = args![key.merchant.as_str(), key.branch.as_str(), movement.target.as_str(), movement.item, kind];
-        let found = work.sql.row(sql, item, |row| happened(row, 0))?;
-        if newest.as_ref().zip(found.as_ref()).is_none_or(|(newest, found)| newest.is_before(found)) {
-            newest = found.or(newest);
-        }
-    }
-    Ok(newest)
+    let sql = "SELECT * FROM (SELECT occurred_at, journal_id, device_seq FROM stock_move
+          WHERE merchant_id = ?1 AND branch_id = ?2 AND collection = ?3 AND item_id = ?4 AND kind = 'count' ORDER BY occurred_at DESC LIMIT 1) AS counted
+        UNION ALL SELECT * FROM (SELECT occurred_at, journal_id, device_seq FROM stock_move
+          WHERE merchant_id = ?1 AND branch_id = ?2 AND collection = ?3 AND item_id = ?4 AND kind = 'event' ORDER BY occurred_at DESC LIMIT 1) AS told";
+    let item = args![key.merchant.as_str(), key.branch.as_str(), movement.target.as_str(), movement.item];
+    let found = work.sql.rows(sql, item, |row| happened(row, 0))?;
+    Ok(found.into_iter().reduce(|newest, found| if newest.is_before(&found) { found } else { newest }))
 }
 
 fn deltas_near_or_after(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Result<Vec<(Quantity, Happened)>, StoreError> {
@@ -237,7 +233,7 @@ fn insert(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, effect: Qua
         operation_id, journal_id, device_seq, reason, occurred_at, recorded_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     let (journal, device_seq) = movement.happened.entry.as_ref().map(|(journal, seq)| (&**journal, *seq)).unzip();
-    work.sql.execute(
+    work.sql.send(
         sql,
         args![
             key.merchant.as_str(),

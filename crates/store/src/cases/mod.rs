@@ -7,6 +7,7 @@ pub(crate) mod alarms;
 mod carrier;
 mod dead_letters;
 mod events;
+pub(crate) mod inbox;
 mod ledger;
 pub(crate) mod listing;
 mod locks;

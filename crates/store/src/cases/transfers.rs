@@ -16,15 +16,13 @@ pub(super) fn send(work: &Work<'_>, from: &BranchKey, operation: &str, transfer:
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let (of, to) = (&transfer.act, transfer.to_branch.as_str());
     let (merchant, branch, quantity) = (from.merchant.as_str(), from.branch.as_str(), of.quantity.as_milli());
-    work.sql.execute(sql, args![merchant, operation, branch, to, of.collection.as_str(), of.item_id, quantity, work.now.to_string()])?;
-    Ok(())
+    work.sql.send(sql, args![merchant, operation, branch, to, of.collection.as_str(), of.item_id, quantity, work.now.to_string()])
 }
 
 /// They are not in transit any more; the caller books them in.
 pub(super) fn arrived(work: &Work<'_>, merchant: &MerchantId, operation: &str) -> Result<(), StoreError> {
     let sql = "UPDATE transfer SET arrived_at = ?3 WHERE merchant_id = ?1 AND id = ?2";
-    work.sql.execute(sql, args![merchant.as_str(), operation, &work.now.to_string()])?;
-    Ok(())
+    work.sql.send(sql, args![merchant.as_str(), operation, &work.now.to_string()])
 }
 
 /// Whether the receiving branch says when goods are there.
@@ -37,8 +35,7 @@ pub(super) fn waits_for_receipt(work: &Work<'_>, merchant: &MerchantId) -> Resul
 pub(super) fn set_arrival(work: &Work<'_>, merchant: &MerchantId, arrival: TransferArrival) -> Result<(), StoreError> {
     writes::merchant(work, merchant)?;
     let sql = "INSERT INTO transfer_arrival (merchant_id, arrival) VALUES (?1, ?2) ON CONFLICT (merchant_id) DO UPDATE SET arrival = excluded.arrival";
-    work.sql.execute(sql, args![merchant.as_str(), arrival.as_str()])?;
-    Ok(())
+    work.sql.send(sql, args![merchant.as_str(), arrival.as_str()])
 }
 
 /// The receiving branch has the goods. False: it had said so before.

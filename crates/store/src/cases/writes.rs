@@ -125,7 +125,7 @@ fn put_products(work: &Work<'_>, id: &MerchantId, products: &[Product]) -> Resul
         let Product { id: product_id, sku, barcode, name, category, unit, price, track_stock, is_active } = product;
         let (price, id) = (price.amount, id.as_str());
         let values = args![id, product_id, sku, barcode, name, category, unit, price, track_stock, is_active, now];
-        work.sql.execute(PUT_PRODUCT, values)?;
+        work.sql.send(PUT_PRODUCT, values)?;
     }
     new_skus.into_iter().try_for_each(|product| admission::check_sku(work, id, product))
 }
@@ -177,7 +177,7 @@ fn put_inventory(work: &Work<'_>, key: &BranchKey, items: &[InventoryItem]) -> R
         admission::check_item_size(item)?;
         let level = item.reorder_level.as_milli();
         let values = args![key.merchant.as_str(), key.branch.as_str(), item.id, item.name, item.unit, level, now];
-        work.sql.execute(PUT_INVENTORY, values)?;
+        work.sql.send(PUT_INVENTORY, values)?;
     }
     Ok(())
 }
@@ -215,7 +215,7 @@ fn put_recipe(work: &Work<'_>, merchant: &MerchantId, product_id: &str, lines: &
     let sql = "INSERT INTO recipe (merchant_id, product_id, item_id, quantity_milli) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT (merchant_id, product_id, item_id) DO UPDATE SET quantity_milli = recipe.quantity_milli + excluded.quantity_milli";
     for (item, quantity) in wanted {
-        work.sql.execute(sql, args![merchant.as_str(), product_id, item, quantity.as_milli()])?;
+        work.sql.send(sql, args![merchant.as_str(), product_id, item, quantity.as_milli()])?;
     }
     // The recipe's own triggers set the time of the machine; ours is the server's clock.
     touch(&now)?;

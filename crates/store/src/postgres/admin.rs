@@ -48,7 +48,11 @@ impl Admin for PgStore {
 
     async fn gauges(&self) -> Result<StoreGauges, StoreError> {
         let client = self.shared.reader().await?;
-        let sql = "SELECT (SELECT count(*) FROM mark), (SELECT count(*) FROM outbox), (SELECT coalesce(sum(rows), 0)::bigint FROM head_collection),
+        // A mark for every branch of a merchant stays a while after the last of them was visited.
+        let sql = "SELECT (SELECT count(*) FROM mark WHERE branch_id <> '*') + (SELECT coalesce(sum(n), 0)::bigint FROM
+              (SELECT merchant_id, xid, count(*) AS n FROM mark WHERE branch_id = '*' GROUP BY merchant_id, xid) m
+            WHERE EXISTS (SELECT FROM branch b LEFT JOIN head h ON h.merchant_id = b.merchant_id AND h.branch_id = b.branch_id
+              WHERE b.merchant_id = m.merchant_id AND (h.n IS NULL OR NOT pg_visible_in_snapshot(m.xid, h.snapshot)))), (SELECT count(*) FROM outbox), (SELECT coalesce(sum(rows), 0)::bigint FROM head_collection),
             (SELECT count(*) FROM head), (SELECT coalesce(max(id), 0) FROM alarm), (SELECT count(*) FROM hold)";
         let statement = client.prepare_cached(sql).await?;
         let row = client.query_one(&statement, &[]).await?;

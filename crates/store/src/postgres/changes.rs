@@ -101,7 +101,7 @@ pub(super) async fn own_operations(
     from: Seq,
     to: Seq,
 ) -> Result<Vec<OperationId>, StoreError> {
-    let sql = "SELECT id FROM operation WHERE merchant_id = $1 AND branch_id = $2 AND device_id = $3 AND status = 'accepted'
+    let sql = "SELECT id FROM operation WHERE merchant_id = $1 AND branch_id = $2 AND device_id = $3
         AND seq > $4 AND seq <= $5 ORDER BY seq DESC, n DESC LIMIT $6";
     let statement = client.prepare_cached(sql).await?;
     let limit = i64::try_from(CHANGES_OPS_MAX).unwrap_or(i64::MAX);

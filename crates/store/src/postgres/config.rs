@@ -15,6 +15,8 @@ pub struct PgConfig {
     pub clock: Clock,
     /// Where other servers and operators reach this server; shown only.
     pub server_url: String,
+    /// The broker that this server publishes to; empty for one of its own. All servers of a database publish to the same one.
+    pub broker: String,
     /// Connections that read and carry out writes. Default 8; fewer make requests wait for each other, more than the database's processors gain nothing.
     pub connections: usize,
     /// How often foreign writers are looked for while there is traffic. Default 1 ms, which costs about 3 % of a core.
@@ -53,6 +55,7 @@ impl PgConfig {
             url: url.into(),
             clock,
             server_url: String::new(),
+            broker: String::new(),
             connections: 8,
             poll_min: Duration::from_millis(1),
             poll_max: Duration::from_millis(20),

@@ -126,7 +126,7 @@ impl Open {
     }
 
     fn commit(mut self) -> Result<(), StoreError> {
-        self.0.take().map_or(Ok(()), |session| session.end("COMMIT"))
+        self.0.take().map_or(Ok(()), Session::commit)
     }
 
     fn undo(mut self) {
@@ -134,7 +134,7 @@ impl Open {
     }
 
     fn roll_back(&mut self) {
-        if let Some(Err(error)) = self.0.take().map(|session| session.end("ROLLBACK")) {
+        if let Some(Err(error)) = self.0.take().map(Session::undo) {
             tracing::debug!(%error, "a connection is given up");
         }
     }
@@ -191,34 +191,49 @@ fn leave(work: Work<'_>, sequencing: &impl Sequencing) -> Result<Option<Wait>, S
         sql.execute(sql_text, args![key.merchant.as_str(), key.branch.as_str(), id.to_string()])?;
     }
     for device in &changed {
-        sql.row("SELECT pg_notify(?1, ?2)", args![DEVICE_CHANGED, device.as_str()], |_| Ok(()))?;
+        // Ids are made of letters, digits, _ and -.
+        sql.execute(&format!("NOTIFY {DEVICE_CHANGED}, '{device}'"), &[])?;
     }
-    let (mut branches, visited) = marked(sql)?;
+    let Marked { mut xid, mut branches, visited } = marked(sql)?;
     branches.extend(touched);
     for key in branches.difference(&visited) {
-        let sql_text = "INSERT INTO mark (collection, merchant_id, branch_id, id) VALUES ('branch', ?1, ?2, '')";
-        sql.execute(sql_text, args![key.merchant.as_str(), key.branch.as_str()])?;
-    }
-    if branches.is_empty() {
-        return Ok(None);
+        let sql_text = "INSERT INTO mark (collection, merchant_id, branch_id, id) VALUES ('branch', ?1, ?2, '') RETURNING CAST(CAST(xid AS TEXT) AS BIGINT)";
+        xid = sql.row(sql_text, args![key.merchant.as_str(), key.branch.as_str()], |row| row.number(0))?;
     }
     let owned = sequencing.owned();
     let elsewhere: BTreeSet<u8> = branches.iter().map(shard_of).filter(|shard| !owned.contains(*shard)).collect();
     for shard in elsewhere {
-        sql.row("SELECT pg_notify(?1, ?2)", args![WAKE, shard.to_string()], |_| Ok(()))?;
+        sql.execute(&format!("NOTIFY {WAKE}, '{shard}'"), &[])?;
     }
-    let xid = sql.row("SELECT CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)", &[], |row| row.number(0))?;
     Ok(xid.map(|xid| sequencing.register(xid, branches)))
 }
 
-/// The branches that this transaction left marks for, those of a whole catalogue included; and those of them that have a mark of their own.
-fn marked(db: &dyn Sql) -> Result<(BTreeSet<BranchKey>, BTreeSet<BranchKey>), StoreError> {
-    let sql = "SELECT DISTINCT merchant_id, branch_id, 1 FROM mark WHERE xid = pg_current_xact_id() AND branch_id <> '*'
-        UNION ALL SELECT b.merchant_id, b.branch_id, 0 FROM branch b
-        WHERE b.merchant_id IN (SELECT merchant_id FROM mark WHERE xid = pg_current_xact_id() AND branch_id = '*')";
-    let found = db.rows(sql, &[], |row| Ok((row.key(0)?, row.flag(2)?)))?;
-    let visited = found.iter().filter(|(_, own)| *own).map(|(key, _)| key.clone()).collect();
-    Ok((found.into_iter().map(|(key, _)| key).collect(), visited))
+/// What a transaction left marks for.
+#[derive(Default)]
+struct Marked {
+    /// Its number, if there are any.
+    xid: Option<u64>,
+    /// The branches, those of a whole catalogue included.
+    branches: BTreeSet<BranchKey>,
+    /// Those of them that have a mark of their own.
+    visited: BTreeSet<BranchKey>,
+}
+
+fn marked(db: &dyn Sql) -> Result<Marked, StoreError> {
+    let sql = "SELECT merchant_id, branch_id, 1, CAST(CAST(xid AS TEXT) AS BIGINT) FROM mark
+        WHERE xid = pg_current_xact_id() AND branch_id <> '*' GROUP BY merchant_id, branch_id, xid
+        UNION ALL SELECT b.merchant_id, b.branch_id, 0, CAST(CAST(m.xid AS TEXT) AS BIGINT) FROM branch b JOIN
+          (SELECT merchant_id, xid FROM mark WHERE xid = pg_current_xact_id() AND branch_id = '*' GROUP BY merchant_id, xid) m
+          ON m.merchant_id = b.merchant_id";
+    let mut marked = Marked::default();
+    for (key, is_own, xid) in db.rows(sql, &[], |row| Ok((row.key(0)?, row.flag(2)?, row.number(3)?)))? {
+        if is_own {
+            marked.visited.insert(key.clone());
+        }
+        marked.branches.insert(key);
+        marked.xid = Some(xid);
+    }
+    Ok(marked)
 }
 
 /// For measuring only: no decision depends on it.

@@ -20,10 +20,10 @@ use super::{
 /// Makes this server known.
 pub(super) async fn register<C: GenericClient>(client: &C, shared: &Shared) -> Result<(), Error> {
     let asked = Instant::now();
-    let sql = "WITH s AS (INSERT INTO server (server_id, url) VALUES ($1, $2) ON CONFLICT (server_id) DO NOTHING)
+    let sql = "WITH s AS (INSERT INTO server (server_id, url, broker) VALUES ($1, $2, $4) ON CONFLICT (server_id) DO NOTHING)
         INSERT INTO lease (server_id, until) VALUES ($1, clock_timestamp() + $3::bigint * interval '1 millisecond')
         ON CONFLICT (server_id) DO UPDATE SET until = excluded.until";
-    client.execute(sql, &[&shared.server_id, &shared.config.server_url, &millis(shared.config.lease)]).await?;
+    client.execute(sql, &[&shared.server_id, &shared.config.server_url, &millis(shared.config.lease), &shared.config.broker]).await?;
     shared.set_lease(Some(asked + shared.config.lease));
     Ok(())
 }

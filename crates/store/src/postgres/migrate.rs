@@ -9,6 +9,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("source", include_str!("../../migrations/postgres/0001_source.sql")),
     ("capture", include_str!("../../migrations/postgres/0002_capture.sql")),
     ("sync", include_str!("../../migrations/postgres/0003_sync.sql")),
+    ("attach", include_str!("../../migrations/postgres/0004_attach.sql")),
+    ("inbox", include_str!("../../migrations/postgres/0005_inbox.sql")),
 ];
 
 /// "mstore" in ASCII: the advisory lock under which migrations run. It is released with the session at the latest.

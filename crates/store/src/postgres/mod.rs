@@ -1,6 +1,8 @@
 //! The store on PostgreSQL: any server carries out writes, each branch is sequenced by one server at a time, triggers capture what any program writes.
 
 mod admin;
+mod agree;
+pub mod attach;
 mod changes;
 mod check;
 mod config;
@@ -33,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+pub use agree::Disagreement;
 use async_trait::async_trait;
 pub use config::PgConfig;
 pub use error::PgOpenError;

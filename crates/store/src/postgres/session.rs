@@ -1,10 +1,10 @@
 //! PostgreSQL below the seam: a synchronous facade over one connection, for a thread that may wait.
 //!
-//! What only begins or ends a savepoint goes out together with the next statement: it costs no round trip of its own.
+//! What begins or ends a savepoint, and whatever else nobody asks the outcome of, goes out together with the next statement: it costs no round trip of its own.
 
 use std::{
     cell::{Cell, RefCell},
-    fmt::Write as _,
+    future::Future,
     ops::ControlFlow,
 };
 
@@ -14,6 +14,7 @@ use futures_util::future;
 use mstore_protocol::Code;
 use tokio::runtime::Handle;
 use tokio_postgres::{
+    Statement,
     error::SqlState,
     types::{FromSql, IsNull, ToSql, Type, to_sql_checked},
 };
@@ -37,12 +38,25 @@ pub(super) enum Trouble {
     Gone,
 }
 
+/// What goes out with the next statement.
+enum Waiting {
+    /// As it is.
+    Text(String),
+    /// With arguments.
+    Prepared(Statement, Vec<Owned>),
+}
+
+/// No more than these wait.
+const WAITING_MAX: usize = 50;
+
 /// A transaction on a connection of the pool.
 pub(super) struct Session {
     object: Object,
     handle: Handle,
-    pending: RefCell<String>,
+    waiting: RefCell<Vec<Waiting>>,
     trouble: Cell<Trouble>,
+    /// A statement failed; until the savepoint is undone the database hears nothing else.
+    is_failed: Cell<bool>,
     /// It will not be done again, so a conflict that stays is a failure like any other.
     is_last: bool,
 }
@@ -50,7 +64,8 @@ pub(super) struct Session {
 impl Session {
     /// Begins a transaction, which the first statement brings along.
     pub(super) fn begin(object: Object, handle: Handle, mode: &str, is_last: bool) -> Self {
-        Self { object, handle, pending: RefCell::new(format!("BEGIN {mode}")), trouble: Cell::new(Trouble::None), is_last }
+        let waiting = RefCell::new(vec![Waiting::Text(format!("BEGIN {mode}"))]);
+        Self { object, handle, waiting, trouble: Cell::new(Trouble::None), is_failed: Cell::new(false), is_last }
     }
 
     /// What became of it so far.
@@ -58,14 +73,22 @@ impl Session {
         self.trouble.get()
     }
 
-    /// Ends the transaction as the word says and gives the connection back to the pool. A connection whose state nobody knows is not used again.
-    pub(super) fn end(self, how: &str) -> Result<(), StoreError> {
-        let last = self.next(how);
+    /// Keeps what was done.
+    pub(super) fn commit(self) -> Result<(), StoreError> {
+        self.end("COMMIT")
+    }
+
+    /// Keeps nothing of it.
+    pub(super) fn undo(self) -> Result<(), StoreError> {
+        self.waiting.borrow_mut().clear();
+        self.end("ROLLBACK")
+    }
+
+    /// Gives the connection back to the pool; one whose state nobody knows is not used again.
+    fn end(self, how: &str) -> Result<(), StoreError> {
         let ended = match self.trouble.get() {
             Trouble::Gone => Err(StoreError::Busy { code: Code::Unavailable, detail: "the connection to the database was lost".into() }),
-            Trouble::None | Trouble::Conflict => {
-                self.handle.block_on(self.object.batch_execute(&last)).map_err(|error| self.failed(&error).unwrap_or_else(|| error.into()))
-            }
+            Trouble::None | Trouble::Conflict => self.behind_others(self.object.batch_execute(how)),
         };
         if ended.is_err() {
             drop(Object::take(self.object));
@@ -73,45 +96,29 @@ impl Session {
         ended
     }
 
-    /// What waited, and one more.
-    fn next(&self, statement: &str) -> String {
-        let mut last = self.pending.take();
-        if !last.is_empty() {
-            last.push_str("; ");
-        }
-        last.push_str(statement);
-        last
+    /// Sends what waits, then this, and waits for all of it. The first error is the one that tells.
+    fn behind_others<T>(&self, last: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
+        let waiting = self.waiting.take();
+        let before = future::join_all(waiting.iter().map(|one| one.send(&self.object)));
+        // Each sends when it is polled for the first time, which is in this order.
+        let (before, answer) = self.handle.block_on(future::join(before, last));
+        let before: Result<(), tokio_postgres::Error> = before.into_iter().collect();
+        before.and(answer).map_err(|error| self.failed(&error).unwrap_or_else(|| error.into()))
     }
 
-    fn ask<T>(
-        &self,
-        sql: &str,
-        args: &Args<'_>,
-        ask: impl AsyncFnOnce(&tokio_postgres::Statement, &[&(dyn ToSql + Sync)]) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, StoreError> {
-        let args: Vec<Arg<'_>> = args.iter().map(|arg| arg.to_arg()).collect();
-        if let Some(text) = args.iter().find_map(|arg| if let Arg::Text(text) = arg { text.contains('\0').then_some(text) } else { None }) {
-            let start: String = text.chars().take(40).collect();
-            return Err(StoreError::refused(Code::MalformedRow, format!("{start:?}: this database keeps no text with U+0000")));
+    /// Prepares a statement, unless this connection has it already.
+    fn prepare(&self, sql: &str) -> Result<Statement, StoreError> {
+        if self.is_failed.take() {
+            self.behind_others(future::ready(Ok(())))?;
         }
-        let values: Vec<&(dyn ToSql + Sync)> = args.iter().map(|arg| arg as &(dyn ToSql + Sync)).collect();
-        let (sql, pending) = (dollars(sql), self.pending.take());
-        let asked = async {
-            let statement = self.object.prepare_cached(&sql).await?;
-            ask(&statement, &values).await
-        };
-        let answer = self.handle.block_on(async {
-            if pending.is_empty() {
-                return asked.await;
-            }
-            let (before, answer) = future::join(self.object.batch_execute(&pending), asked).await;
-            before.and(answer)
-        });
-        answer.map_err(|error| self.failed(&error).unwrap_or_else(|| error.into()))
+        let sql = dollars(sql);
+        let prepared = self.object.prepare_cached(&sql);
+        self.handle.block_on(prepared).map_err(|error| self.failed(&error).unwrap_or_else(|| error.into()))
     }
 
     /// Takes down what an error means for the transaction; an error of its own for what may be done again.
     fn failed(&self, error: &tokio_postgres::Error) -> Option<StoreError> {
+        self.is_failed.set(true);
         if error::is_gone(error) {
             self.trouble.set(Trouble::Gone);
             return None;
@@ -128,17 +135,30 @@ impl Session {
 
 impl Sql for Session {
     fn execute(&self, sql: &str, args: &Args<'_>) -> Result<usize, StoreError> {
-        if ["SAVEPOINT ", "RELEASE ", "ROLLBACK TO "].iter().any(|word| sql.starts_with(word)) {
-            let pending = self.next(sql);
-            self.pending.replace(pending);
+        if ["SAVEPOINT ", "RELEASE ", "ROLLBACK TO ", "NOTIFY "].iter().any(|word| sql.starts_with(word)) {
+            self.waiting.borrow_mut().push(Waiting::Text(sql.to_owned()));
             return Ok(0);
         }
-        let changed = self.ask(sql, args, async |statement, values| self.object.execute(statement, values).await)?;
+        let args = kept(args)?;
+        let statement = self.prepare(sql)?;
+        let changed = self.behind_others(self.object.execute(&statement, &values(&args)))?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
+    fn send(&self, sql: &str, args: &Args<'_>) -> Result<(), StoreError> {
+        if self.waiting.borrow().len() >= WAITING_MAX {
+            return self.execute(sql, args).map(|_| ());
+        }
+        let args = kept(args)?.into_iter().map(Owned::from).collect();
+        let waiting = Waiting::Prepared(self.prepare(sql)?, args);
+        self.waiting.borrow_mut().push(waiting);
+        Ok(())
+    }
+
     fn query(&self, sql: &str, args: &Args<'_>, each: &mut Each<'_>) -> Result<(), StoreError> {
-        let rows = self.ask(sql, args, async |statement, values| self.object.query(statement, values).await)?;
+        let args = kept(args)?;
+        let statement = self.prepare(sql)?;
+        let rows = self.behind_others(self.object.query(&statement, &values(&args)))?;
         for row in &rows {
             if each(&Row(row))? == ControlFlow::Break(()) {
                 break;
@@ -156,6 +176,64 @@ impl Sql for Session {
     }
 }
 
+impl Waiting {
+    async fn send(&self, client: &Object) -> Result<(), tokio_postgres::Error> {
+        match self {
+            Self::Text(text) => client.batch_execute(text).await,
+            Self::Prepared(statement, args) => client.execute(statement, &values(args)).await.map(|_| ()),
+        }
+    }
+}
+
+/// An argument that waits.
+#[derive(Debug)]
+enum Owned {
+    Null,
+    Integer(i64),
+    Text(Box<str>),
+    Blob(Box<[u8]>),
+}
+
+impl From<Arg<'_>> for Owned {
+    fn from(arg: Arg<'_>) -> Self {
+        match arg {
+            Arg::Null => Self::Null,
+            Arg::Integer(value) => Self::Integer(value),
+            Arg::Text(text) => Self::Text(text.into()),
+            Arg::Blob(bytes) => Self::Blob(bytes.into()),
+        }
+    }
+}
+
+impl Owned {
+    fn arg(&self) -> Arg<'_> {
+        match self {
+            Self::Null => Arg::Null,
+            Self::Integer(value) => Arg::Integer(*value),
+            Self::Text(text) => Arg::Text(text),
+            Self::Blob(bytes) => Arg::Blob(bytes),
+        }
+    }
+}
+
+/// The arguments, all of which this database can keep.
+fn kept<'a>(args: &'a Args<'_>) -> Result<Vec<Arg<'a>>, StoreError> {
+    let args: Vec<Arg<'_>> = args.iter().map(|arg| arg.to_arg()).collect();
+    for arg in &args {
+        if let Arg::Text(text) = arg
+            && text.contains('\0')
+        {
+            let beginning: String = text.chars().take(40).collect();
+            return Err(StoreError::refused(Code::MalformedRow, format!("{beginning:?}: this database keeps no text with U+0000")));
+        }
+    }
+    Ok(args)
+}
+
+fn values<T: ToSql + Sync>(args: &[T]) -> Vec<&(dyn ToSql + Sync)> {
+    args.iter().map(|arg| arg as &(dyn ToSql + Sync)).collect()
+}
+
 /// `?1` becomes `$1`; no statement of ours has a question mark of another meaning.
 fn dollars(sql: &str) -> String {
     sql.replace('?', "$")
@@ -169,13 +247,21 @@ impl ToSql for Arg<'_> {
             Arg::Integer(value) if *of == Type::INT4 => out.put_i32(value.try_into()?),
             Arg::Text(text) if *of != Type::INT8 && *of != Type::INT4 && *of != Type::BYTEA => out.put_slice(text.as_bytes()),
             Arg::Blob(bytes) if *of == Type::BYTEA => out.put_slice(bytes),
-            Arg::Integer(_) | Arg::Text(_) | Arg::Blob(_) => {
-                let mut told = String::new();
-                write!(told, "a parameter of type {of} cannot be {self:?}")?;
-                return Err(told.into());
-            }
+            Arg::Integer(_) | Arg::Text(_) | Arg::Blob(_) => return Err(format!("a parameter of type {of} cannot be {self:?}").into()),
         }
         Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl ToSql for Owned {
+    fn to_sql(&self, of: &Type, out: &mut BytesMut) -> Result<IsNull, Boxed> {
+        self.arg().to_sql(of, out)
     }
 
     fn accepts(_: &Type) -> bool {

@@ -82,6 +82,7 @@ async fn forget_bodies(client: &Object, config: &PgConfig, now: Timestamp) -> Re
     }
     let sql = "DELETE FROM event_seen WHERE n < coalesce((SELECT n FROM event_seen WHERE recorded_at >= $1 ORDER BY n LIMIT 1), 9223372036854775807)";
     client.execute(sql, &[&before]).await?;
+    client.execute("DELETE FROM operation_inbox WHERE decided_at < $1", &[&before]).await?;
     Ok(())
 }
 

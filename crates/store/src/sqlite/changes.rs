@@ -71,7 +71,7 @@ pub(super) fn own_operations(
     from: Seq,
     to: Seq,
 ) -> Result<Vec<OperationId>, StoreError> {
-    let sql = "SELECT id FROM operation WHERE merchant_id = ?1 AND branch_id = ?2 AND device_id = ?3 AND status = 'accepted'
+    let sql = "SELECT id FROM operation WHERE merchant_id = ?1 AND branch_id = ?2 AND device_id = ?3
         AND seq > ?4 AND seq <= ?5 ORDER BY seq DESC, n DESC LIMIT ?6";
     let mut statement = conn.prepare_cached(sql)?;
     let who = params![key.merchant.as_str(), key.branch.as_str(), device.as_str(), from, mirror::signed(to), CHANGES_OPS_MAX];

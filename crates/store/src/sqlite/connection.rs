@@ -18,6 +18,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../migrations/sqlite/0003_sync.sql")),
     M::up(include_str!("../../migrations/sqlite/0004_sku.sql")),
     M::up(include_str!("../../migrations/sqlite/0005_dead_letters.sql")),
+    M::up(include_str!("../../migrations/sqlite/0006_inbox.sql")),
 ];
 
 /// Opens the connection that writes, and brings the schema up to date.

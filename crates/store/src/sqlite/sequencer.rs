@@ -11,6 +11,7 @@ use mstore_engine::sequence::{self, BranchState, Delivery, Difference};
 use mstore_protocol::{BranchKey, Collection, Epoch, Head, OperationId, Seq, Tag, Timestamp};
 use rusqlite::{Connection, params};
 
+use self::marks::{Marked, delete_marks, differences, groups};
 use super::{
     SqliteConfig,
     error::damaged,
@@ -21,6 +22,7 @@ use super::{
 use crate::{OutboxEntry, OutboxMessage, StoreError, cases::alarms, failpoint};
 
 mod held;
+mod marks;
 
 /// A branch that is held or could not be sequenced is looked at again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -77,11 +79,6 @@ pub(super) struct Within<'a> {
     pub(super) config: &'a SqliteConfig,
     /// The time of the transaction.
     pub(super) now: Timestamp,
-}
-
-struct Group {
-    key: BranchKey,
-    marks: u64,
 }
 
 impl Sequencer {
@@ -194,8 +191,8 @@ impl Sequencer {
             return delete_marks(conn, key);
         };
         let compared = differences(conn, &entry, key, now);
-        let (found, has_marks) = match compared {
-            Ok(found) => found,
+        let marked = match compared {
+            Ok(marked) => marked,
             Err(error) if conn.is_autocommit() => return Err(error),
             Err(error) => {
                 round.blocked.insert(key.clone());
@@ -204,7 +201,8 @@ impl Sequencer {
             }
         };
         let was_blocked = self.retry_at.remove(key).is_some();
-        let written = self.sequence(within, key, entry, (&found, has_marks), round);
+        let has_marks = marked.has_marks;
+        let written = self.sequence(within, key, entry, &marked, round);
         if let Err(StoreError::Failed(error)) = &written {
             self.retry_at.insert(key.clone(), now.plus_ms(retry_after_ms()));
             self.unalarmed.insert(key.clone(), error.clone());
@@ -219,10 +217,11 @@ impl Sequencer {
         within: Within<'_>,
         key: &BranchKey,
         mut entry: HeadEntry,
-        (differences, has_marks): (&[Difference], bool),
+        marked: &Marked,
         round: &mut Round,
     ) -> Result<(), StoreError> {
         let Within { conn, config, now } = within;
+        let Marked { differences, named, has_marks } = marked;
         if let Some(mass) = sequence::mass_deletion(&entry.state, differences).filter(|_| !round.confirmed.contains(key)) {
             held::hold(conn, key, now, &mass)?;
             round.blocked.insert(key.clone());
@@ -230,8 +229,13 @@ impl Sequencer {
         }
         let mut ops = unsequenced_operations(conn, key)?;
         let uploaded = !ops.is_empty();
-        ops.extend(round.named.get(key).into_iter().flatten().copied().filter(|id| !ops.contains(id)).collect::<Vec<_>>());
-        if let Some(commit) = sequence::commit(&entry.state, differences, &ops, Tag::from_bits(rand::random()), now) {
+        let mut named = named.clone();
+        named.extend(round.named.get(key).into_iter().flatten());
+        ops.extend(named.iter().copied().filter(|id| !ops.contains(id)).collect::<Vec<_>>());
+        let tag = Tag::from_bits(rand::random());
+        // Tills wait to hear of what is named: without a change there is a commit all the same.
+        let nothing_else = || (!named.is_empty()).then(|| sequence::naming(&entry.state, tag, now));
+        if let Some(commit) = sequence::commit(&entry.state, differences, &ops, tag, now).or_else(nothing_else) {
             mirror::write(conn, entry.n, commit.state.seq, differences)?;
             failpoint::point("mirror_written");
             entry.state = commit.state;
@@ -242,12 +246,13 @@ impl Sequencer {
             failpoint::point("outbox_written");
             round.commits.insert(key.clone(), entry.state.seq);
         }
-        if has_marks {
+        if *has_marks {
             delete_marks(conn, key)?;
             failpoint::point("marks_deleted");
             held::release(conn, key, now, round.confirmed.contains(key))?;
         }
         settle(conn, key, entry.state.seq, uploaded)?;
+        settle_named(conn, key, entry.state.seq, &named)?;
         self.go_on(within, key, &entry, round)?;
         round.heads.insert(key.clone(), entry);
         Ok(())
@@ -316,69 +321,6 @@ impl Sequencer {
     }
 }
 
-/// Branches with marks, the longest waiting first; catalogue-wide marks are expanded to the merchant's branches before.
-fn groups(conn: &Connection) -> Result<Vec<Group>, StoreError> {
-    let read = || -> Result<Option<Vec<Group>>, StoreError> {
-        let sql = "SELECT merchant_id, branch_id, count(*) FROM mark GROUP BY merchant_id, branch_id ORDER BY min(n)";
-        let mut statement = conn.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        let mut groups = Vec::new();
-        while let Some(row) = rows.next()? {
-            if row.get_ref(1)?.as_str().is_ok_and(|branch| branch == "*") {
-                return Ok(None);
-            }
-            match mirror::key(row, 0) {
-                Ok(key) => groups.push(Group { key, marks: row.get(2)? }),
-                Err(error) => tracing::error!(%error, "marks for something that cannot be a branch"),
-            }
-        }
-        Ok(Some(groups))
-    };
-    if let Some(groups) = read()? {
-        return Ok(groups);
-    }
-    conn.prepare_cached(
-        "INSERT INTO mark (collection, merchant_id, branch_id, id)
-         SELECT m.collection, m.merchant_id, b.branch_id, m.id FROM branch b JOIN mark m ON m.merchant_id = b.merchant_id AND m.branch_id = '*'",
-    )?
-    .execute([])?;
-    conn.prepare_cached("DELETE FROM mark WHERE branch_id = '*'")?.execute([])?;
-    Ok(read()?.unwrap_or_default())
-}
-
-/// Compares every marked row of a branch; also tells whether there were marks at all.
-fn differences(conn: &Connection, entry: &HeadEntry, key: &BranchKey, now: Timestamp) -> Result<(Vec<Difference>, bool), StoreError> {
-    let sql = "SELECT DISTINCT collection, id FROM mark WHERE merchant_id = ?1 AND branch_id = ?2 ORDER BY collection, id";
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query([key.merchant.as_str(), key.branch.as_str()])?;
-    let mut found = Vec::new();
-    let mut seen = false;
-    let quarantined = alarms::quarantined(conn, key)?;
-    while let Some(row) = rows.next()? {
-        seen = true;
-        let (Ok(collection), Ok(id)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else {
-            let name = String::from_utf8_lossy(row.get_ref(0)?.as_bytes().unwrap_or_default()).into_owned();
-            alarms::quarantine(conn, now, key, &alarms::row_without_id(&name), "no device can be given it")?;
-            continue;
-        };
-        if collection == "branch" {
-            continue;
-        }
-        let compared = compare(conn, entry, key, collection, id)?;
-        let is_bad = matches!(compared, Compared::Bad(_));
-        for (alarm, ..) in quarantined.iter().filter(|(_, of, row)| !is_bad && of == collection && row.as_deref() == Some(id)) {
-            alarms::clear_one(conn, now, *alarm)?;
-        }
-        match compared {
-            Compared::Same => {}
-            Compared::Differs(difference) => found.push(difference),
-            Compared::Bad(why) => alarms::quarantine(conn, now, key, &alarms::row(collection, id), &why)?,
-        }
-    }
-    sequence::sort(&mut found);
-    Ok((found, seen))
-}
-
 /// What comparing a row came to.
 pub(super) enum Compared {
     /// Devices have what the source has.
@@ -402,12 +344,6 @@ pub(super) fn compare(conn: &Connection, entry: &HeadEntry, key: &BranchKey, col
     };
     let difference = Difference::between(&name, id, old, new);
     Ok(difference.map_or(Compared::Same, |difference| Compared::Differs(Difference { expired, ..difference })))
-}
-
-fn delete_marks(conn: &Connection, key: &BranchKey) -> Result<(), StoreError> {
-    let sql = "DELETE FROM mark WHERE merchant_id = ?1 AND branch_id = ?2";
-    conn.prepare_cached(sql)?.execute([key.merchant.as_str(), key.branch.as_str()])?;
-    Ok(())
 }
 
 fn log_commit(conn: &Connection, entry: &HeadEntry) -> Result<(), StoreError> {
@@ -436,5 +372,14 @@ fn settle(conn: &Connection, key: &BranchKey, seq: Seq, operations: bool) -> Res
         conn.prepare_cached(sql)?.execute(who)?;
     }
     conn.prepare_cached("UPDATE event_seen SET seq = ?1 WHERE merchant_id = ?2 AND branch_id = ?3 AND seq IS NULL")?.execute(who)?;
+    Ok(())
+}
+
+/// What a backend rejected has the commit that tells its till to ask.
+fn settle_named(conn: &Connection, key: &BranchKey, seq: Seq, named: &[OperationId]) -> Result<(), StoreError> {
+    let sql = "UPDATE operation SET seq = ?1 WHERE merchant_id = ?2 AND branch_id = ?3 AND id = ?4 AND seq IS NULL AND awaits_event = 0";
+    let mut settle = conn.prepare_cached(sql)?;
+    let (merchant, branch) = (key.merchant.as_str(), key.branch.as_str());
+    named.iter().try_for_each(|id| settle.execute(params![seq, merchant, branch, id.to_string()]).map(drop))?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use mstore_protocol::{BranchKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{SqliteConfig, job::Work, mirror};
-use crate::{StoreError, failpoint};
+use crate::{StoreError, cases::inbox, failpoint};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -86,6 +86,6 @@ fn forget_bodies(work: &Work<'_>) -> Result<(), StoreError> {
         work.conn.prepare_cached(sql)?.execute([until.to_string()])?;
     }
     let sql = "DELETE FROM event_seen WHERE n < coalesce((SELECT n FROM event_seen WHERE recorded_at >= ?1 ORDER BY n LIMIT 1), 9223372036854775807)";
-    work.conn.prepare_cached(sql)?.execute([before])?;
-    Ok(())
+    work.conn.prepare_cached(sql)?.execute([&before])?;
+    inbox::forget(work.conn, &before)
 }

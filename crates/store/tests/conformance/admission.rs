@@ -67,7 +67,12 @@ pub async fn an_inventory_item_over_the_row_limit_is_refused(f: Fixture) {
 
 pub async fn what_is_admitted_is_a_row(f: Fixture) {
     let f = f.shop().await;
-    put(&f, vec![named("p", ROW_BYTES_MAX - 600), Product { name: "\u{0}\"\\".repeat(20_000), ..product("q") }]).await.unwrap();
+    let worst = |character: char| Product { name: format!("{character}\"\\").repeat(20_000), ..product("q") };
+    put(&f, vec![named("p", ROW_BYTES_MAX - 600)]).await.unwrap();
+    // A database that keeps no U+0000 says so; U+0001 takes as much room.
+    let kept = put(&f, vec![worst('\u{0}')]).await;
+    assert!(matches!(&kept, Ok(_) | Err(StoreError::Refused { code: Code::MalformedRow, .. })), "{kept:?}");
+    put(&f, vec![worst('\u{1}')]).await.unwrap();
     put_item(&f, "n".repeat(ROW_BYTES_MAX - 600)).await.unwrap();
     moved(&f, MoveKind::Count, "1000000000").await.unwrap();
     let snapshot = f.snapshot("a").await;

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod dead_letters;
 pub mod fixture;
 pub mod foreign;
+pub mod inbox;
 pub mod operations;
 pub mod registry;
 pub mod stock;
@@ -48,6 +49,12 @@ macro_rules! store_conformance {
             dead_letters_are_listed_by_branch_and_till what_nobody_decided_about_keeps_its_body
             a_wild_number_of_a_rejected_operation_hides_no_gap a_far_number_is_alarmed_and_met_later a_number_told_of_later_closes_its_gap
             refused_uploads_are_alarmed_until_they_pass a_backend_may_not_rewrite_a_receipt);
+        $crate::store_conformance!(@tests $backend, $make, inbox:
+            only_what_a_backend_decides_is_put_into_its_inbox a_verdict_and_the_stock_of_one_transaction_are_one_commit
+            a_verdict_that_changes_nothing_is_told_all_the_same a_rejected_operation_becomes_a_dead_letter a_verdict_counts_once
+            an_event_that_names_an_operation_is_a_verdict deliveries_go_out_in_the_order_of_a_branch
+            what_a_backend_does_not_take_lets_others_pass a_backend_that_is_away_is_alarmed_until_it_is_back
+            another_answer_to_a_second_delivery_is_alarmed what_was_decided_is_forgotten_in_the_end);
         $crate::store_conformance!(@tests $backend, $make, stock_books:
             oversells_are_listed_until_settled a_transfer_in_transit_is_of_neither_branch transfers_come_to_nothing
             a_transfer_is_received_at_its_own_branch_once a_transfer_that_the_other_branch_cannot_hold_leaves_nothing);

@@ -214,7 +214,7 @@ fn insert_transaction(
     let sql = "INSERT INTO transactions (merchant_id, branch_id, id, recorded_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (merchant_id, branch_id, id) DO NOTHING";
     let (merchant, branch) = (upload.key.merchant.as_str(), upload.key.branch.as_str());
-    work.sql.execute(sql, args![merchant, branch, id, work.now.to_string(), body])?;
+    work.sql.send(sql, args![merchant, branch, id, work.now.to_string(), body])?;
     Ok(None)
 }
 

@@ -113,14 +113,12 @@ fn above(work: &Work<'_>, journal: &Journal<'_>, number: u64) -> Result<Option<R
 fn write(work: &Work<'_>, journal: &Journal<'_>, run: Run) -> Result<(), StoreError> {
     let sql = "INSERT INTO journal_run (device_id, journal_id, first_seq, last_seq, alarm) VALUES (?1, ?2, ?3, ?4, ?5)
         ON CONFLICT (device_id, journal_id, first_seq) DO UPDATE SET last_seq = excluded.last_seq";
-    work.sql.execute(sql, args![journal.device.as_str(), journal.id, run.first, run.last, run.alarm])?;
-    Ok(())
+    work.sql.send(sql, args![journal.device.as_str(), journal.id, run.first, run.last, run.alarm])
 }
 
 fn remove(work: &Work<'_>, journal: &Journal<'_>, run: Run) -> Result<(), StoreError> {
     let sql = "DELETE FROM journal_run WHERE device_id = ?1 AND journal_id = ?2 AND first_seq = ?3";
-    work.sql.execute(sql, args![journal.device.as_str(), journal.id, run.first])?;
-    Ok(())
+    work.sql.send(sql, args![journal.device.as_str(), journal.id, run.first])
 }
 
 fn raise_jump(work: &Work<'_>, journal: &Journal<'_>, last: u64, number: u64) -> Result<u64, StoreError> {
@@ -163,8 +161,7 @@ fn receipt_no(work: &Work<'_>, journal: &Journal<'_>, number: u64) -> Result<Opt
 
 fn insert_gap(work: &Work<'_>, journal: &Journal<'_>, first: u64, last: u64, alarm: u64) -> Result<(), StoreError> {
     let sql = "INSERT INTO journal_gap (device_id, journal_id, first_seq, last_seq, alarm) VALUES (?1, ?2, ?3, ?4, ?5)";
-    work.sql.execute(sql, args![journal.device.as_str(), journal.id, first, last, alarm])?;
-    Ok(())
+    work.sql.send(sql, args![journal.device.as_str(), journal.id, first, last, alarm])
 }
 
 /// A number arrived late: its gap shrinks, splits or closes; with the last number the alarm is cleared.

@@ -13,7 +13,7 @@ use mstore_protocol::{
 
 pub(super) use self::operator::{answer as answer_decision, decide};
 use self::received::Received;
-use super::{Seen, Work, alarms, locks, writes};
+use super::{Seen, Work, alarms, inbox, locks, writes};
 use crate::{AcceptUpload, Merchant, StoreError, failpoint, sql::args};
 
 /// Offsets beyond this are not believed: a week.
@@ -47,6 +47,8 @@ pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<J
     let merchant = writes::merchant(work, &upload.key.merchant)?;
     let received: Vec<Received> = upload.operations.iter().map(|text| Received::read(text)).collect();
     let destinations: Vec<BranchKey> = received.iter().filter_map(|received| received.destination(&upload.key)).collect();
+    // The numbers of a journal are the device's, whatever branch it uploads for.
+    locks::device(work, &upload.device)?;
     locks::branches(work, destinations.iter().chain([&upload.key]))?;
     writes::check_branch(work, &upload.key)?;
     work.touched.insert(upload.key.clone());
@@ -78,6 +80,7 @@ pub(super) fn settle(
     device: &DeviceId,
     report: &DeadLetterReport,
 ) -> Result<Vec<OperationDecision>, StoreError> {
+    locks::device(work, device)?;
     locks::branches(work, [key])?;
     writes::check_branch(work, key)?;
     decisions::settle(work, key, device, report)
@@ -137,6 +140,8 @@ fn known(work: &Work<'_>, upload: &AcceptUpload, id: OperationId, received: &Rec
     }
     let code = code.as_deref().and_then(Code::parse);
     let status = if status == "accepted" { VerdictStatus::Duplicate } else { VerdictStatus::Rejected };
+    // What was accepted and then rejected by its backend has a commit, the one that took it back; none contains it.
+    let seq = seq.filter(|_| status == VerdictStatus::Duplicate);
     let verdict = Verdict { id: received.id.clone(), status, seq, code, detail };
     Ok(Some(Judged { awaits_commit: is_unsequenced && status == VerdictStatus::Duplicate, verdict }))
 }
@@ -164,7 +169,7 @@ fn carry_out(
     };
     let accepted = status == VerdictStatus::Accepted;
     let verdict = Verdict { id: received.id.clone(), status, seq: None, code, detail };
-    record(work, upload, received, &verdict, awaits_event)?;
+    let verdict = record(work, upload, received, verdict, awaits_event)?;
     Ok(Judged { verdict, awaits_commit: accepted && !awaits_event })
 }
 
@@ -188,7 +193,16 @@ fn credible(work: &Work<'_>, upload: &AcceptUpload, operation: &Operation) -> (T
     if has_credible_clock(upload) { (operation.occurred_at, upload.clock_offset_ms) } else { (work.now, 0) }
 }
 
-fn record(work: &Work<'_>, upload: &AcceptUpload, received: &Received, verdict: &Verdict, awaits_event: bool) -> Result<(), StoreError> {
+/// Takes an operation down with its verdict, which it gives back as it stands: whether a backend is to decide yet is part of it.
+fn record(
+    work: &Work<'_>,
+    upload: &AcceptUpload,
+    received: &Received,
+    verdict: Verdict,
+    awaits_event: bool,
+) -> Result<Verdict, StoreError> {
+    let is_offered = awaits_event && offer(work, upload, received)?;
+    let verdict = if is_offered { Verdict { code: Some(Code::AwaitsBackend), ..verdict } } else { verdict };
     let sql = "INSERT INTO operation (merchant_id, branch_id, id, device_id, journal_id, device_seq, type, status, code, detail, replaces,
         awaits_event, occurred_at, recorded_at, body_hash, body, clock_offset_ms)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
@@ -218,7 +232,20 @@ fn record(work: &Work<'_>, upload: &AcceptUpload, received: &Received, verdict: 
             upload.clock_offset_ms
         ],
     )?;
-    Ok(())
+    Ok(verdict)
+}
+
+fn offer(work: &Work<'_>, upload: &AcceptUpload, received: &Received) -> Result<bool, StoreError> {
+    let offered = inbox::Offered {
+        key: &upload.key,
+        id: &received.id,
+        device: upload.device.as_str(),
+        journal_id: &upload.journal_id,
+        device_seq: received.device_seq.unwrap_or(0),
+        act: &received.act,
+        body: &received.body,
+    };
+    inbox::offer(work, &offered)
 }
 
 /// A number that another operation has already: the device was restored from a backup. It is accepted, and somebody is told.

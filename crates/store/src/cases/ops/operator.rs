@@ -134,6 +134,6 @@ fn send_again(work: &mut Work<'_>, letter: &Letter, text: &str) -> Result<Judged
     let effects = effects.map_err(|(code, detail)| StoreError::refused(code, detail))?;
     work.touched.insert(letter.upload.key.clone());
     let verdict = Verdict { id: id.to_string(), status: VerdictStatus::Accepted, seq: None, code: effects.code, detail: effects.detail };
-    record(work, &letter.upload, &received, &verdict, effects.awaits_event)?;
+    let verdict = record(work, &letter.upload, &received, verdict, effects.awaits_event)?;
     Ok(Judged { verdict, awaits_commit: !effects.awaits_event })
 }

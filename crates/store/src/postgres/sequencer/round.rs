@@ -184,7 +184,10 @@ pub(super) fn decide(within: &Within<'_>, branches: &mut [Branch]) {
             continue;
         }
         let tag = Tag::from_bits(rand::random());
-        branch.commit = sequence::commit(&branch.entry.state, &branch.differences, &branch.names(), tag, within.now);
+        // Tills wait to hear of what is named: without a change there is a commit all the same.
+        let nothing_else = || (!branch.extras.named.is_empty()).then(|| sequence::naming(&branch.entry.state, tag, within.now));
+        let commit = sequence::commit(&branch.entry.state, &branch.differences, &branch.names(), tag, within.now);
+        branch.commit = commit.or_else(nothing_else);
         if let Some(commit) = &branch.commit {
             branch.entry.state = commit.state.clone();
             branch.outcome = Outcome::Done(Some(commit.state.seq));

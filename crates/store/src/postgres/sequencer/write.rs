@@ -148,8 +148,11 @@ impl Writes<'_> {
             ),
             (
                 of(|branch| !branch.extras.named.is_empty()),
-                "DELETE FROM named_operation o USING unnest($1::text[], $2::text[], $3::bigint[]) AS k (merchant_id, branch_id, seq)
-                  WHERE o.merchant_id = k.merchant_id AND o.branch_id = k.branch_id",
+                // What a backend rejected has the commit that tells its till to ask.
+                "WITH named AS (DELETE FROM named_operation o USING unnest($1::text[], $2::text[], $3::bigint[]) AS k (merchant_id, branch_id, seq)
+                    WHERE o.merchant_id = k.merchant_id AND o.branch_id = k.branch_id RETURNING o.merchant_id, o.branch_id, o.id, k.seq)
+                  UPDATE operation o SET seq = n.seq FROM named n
+                  WHERE o.merchant_id = n.merchant_id AND o.branch_id = n.branch_id AND o.id = n.id AND o.seq IS NULL AND o.awaits_event = 0",
             ),
             (
                 of(|branch| branch.extras.is_on_hold),

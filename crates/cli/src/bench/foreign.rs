@@ -1,0 +1,85 @@
+//! A writer that is not the server: SQL on the server's tables, in whichever database they are.
+
+use std::{path::Path, time::Duration};
+
+use mstore_protocol::BranchKey;
+
+use super::{rig::Rig, scratch};
+use crate::failure::Failure;
+
+const BUSY: Duration = Duration::from_secs(30);
+
+pub(super) enum Foreign {
+    Sqlite(rusqlite::Connection),
+    Postgres(tokio_postgres::Client),
+}
+
+impl Foreign {
+    /// Beside the server, on its database.
+    pub(super) async fn open(rig: &Rig, database: Option<&str>) -> Result<Self, Failure> {
+        match database {
+            Some(url) => {
+                let client = scratch::connect(url).await?;
+                client.batch_execute("SET search_path = mstore").await.map_err(|error| scratch::failed(&error))?;
+                Ok(Self::Postgres(client))
+            }
+            None => Self::sqlite(rig.database()).map_err(|error| Failure::unavailable(error.to_string())),
+        }
+    }
+
+    fn sqlite(file: &Path) -> rusqlite::Result<Self> {
+        let sql = rusqlite::Connection::open(file)?;
+        sql.busy_timeout(BUSY)?;
+        Ok(Self::Sqlite(sql))
+    }
+
+    /// One stock figure, in a transaction of its own; returns when it is durable.
+    pub(super) async fn set_stock(&mut self, key: &BranchKey, product: &str, milli: i64) -> Result<(), Failure> {
+        let (merchant, branch) = (key.merchant.as_str(), key.branch.as_str());
+        match self {
+            Self::Sqlite(sql) => {
+                let statement = "INSERT INTO branch_product (merchant_id, branch_id, product_id, stock_milli) VALUES (?1, ?2, ?3, ?4)
+                    ON CONFLICT (merchant_id, branch_id, product_id) DO UPDATE SET stock_milli = excluded.stock_milli";
+                sql.execute(statement, (merchant, branch, product, milli)).map_err(|error| refused(&error))?;
+            }
+            Self::Postgres(client) => {
+                let statement = "INSERT INTO branch_product (merchant_id, branch_id, product_id, stock_milli) VALUES ($1, $2, $3, $4)
+                    ON CONFLICT (merchant_id, branch_id, product_id) DO UPDATE SET stock_milli = excluded.stock_milli";
+                client.execute(statement, &[&merchant, &branch, &product, &milli]).await.map_err(|error| scratch::failed(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The branch's own prices of these products, in one transaction.
+    pub(super) async fn set_prices(&mut self, key: &BranchKey, prices: &[(&str, i64)]) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(sql) => sqlite_prices(sql, key, prices).map_err(|error| refused(&error)),
+            Self::Postgres(client) => {
+                let (products, amounts): (Vec<&str>, Vec<i64>) = prices.iter().copied().unzip();
+                let statement = "INSERT INTO branch_product (merchant_id, branch_id, product_id, price_amount)
+                    SELECT $1, $2, product, amount FROM unnest($3::text[], $4::bigint[]) AS p (product, amount)
+                    ON CONFLICT (merchant_id, branch_id, product_id) DO UPDATE SET price_amount = excluded.price_amount";
+                let (merchant, branch) = (key.merchant.as_str(), key.branch.as_str());
+                let written = client.execute(statement, &[&merchant, &branch, &products, &amounts]).await;
+                written.map(drop).map_err(|error| scratch::failed(&error))
+            }
+        }
+    }
+}
+
+fn sqlite_prices(sql: &mut rusqlite::Connection, key: &BranchKey, prices: &[(&str, i64)]) -> rusqlite::Result<()> {
+    let set = "INSERT INTO branch_product (merchant_id, branch_id, product_id, price_amount) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (merchant_id, branch_id, product_id) DO UPDATE SET price_amount = excluded.price_amount";
+    let transaction = sql.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let mut update = transaction.prepare_cached(set)?;
+    for (product, amount) in prices {
+        update.execute((key.merchant.as_str(), key.branch.as_str(), product, amount))?;
+    }
+    drop(update);
+    transaction.commit()
+}
+
+fn refused(error: &rusqlite::Error) -> Failure {
+    Failure::check(format!("SQL: {error}"))
+}

@@ -1,0 +1,130 @@
+//! Reads rows of an attached collection as devices are to have them.
+
+use mstore_protocol::{BranchKey, Row, RowError, limits::ROW_BYTES_MAX};
+use tokio_postgres::{GenericClient, types::ToSql};
+
+use super::{
+    AttachError, key,
+    source::{Source, Value},
+};
+
+/// A row of an attached collection, looked at for one branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::postgres) enum Found {
+    /// As devices of the branch are to have it: canonical text.
+    Is(Box<str>),
+    /// The branch has no such row.
+    Gone,
+    /// It breaks the rules of rows: why.
+    Bad(String),
+}
+
+/// Parameters of a query: the branches that are asked for, and the parts of the keys, column by column.
+pub(super) struct Wanted {
+    branches: Vec<String>,
+    parts: Vec<Vec<String>>,
+    /// Which want each place belongs to.
+    of: Vec<usize>,
+}
+
+impl Wanted {
+    /// Leaves out what cannot be a key of this table.
+    pub(super) fn new<'a>(source: &Source, wants: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let key = source.key();
+        let mut wanted = Self { branches: Vec::new(), parts: vec![Vec::new(); key.len()], of: Vec::new() };
+        for (n, (branch, id)) in wants.enumerate() {
+            let Some(parts) = key::parts(id, &key) else { continue };
+            wanted.branches.push(branch.to_owned());
+            for (column, part) in wanted.parts.iter_mut().zip(parts) {
+                column.push(part);
+            }
+            wanted.of.push(n);
+        }
+        wanted
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
+    pub(super) fn params(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&self.branches];
+        params.extend(self.parts.iter().map(|part| part as &(dyn ToSql + Sync)));
+        params
+    }
+
+    /// The want that the `n` of an answer belongs to.
+    pub(super) fn place(&self, n: i64) -> Option<usize> {
+        usize::try_from(n).ok()?.checked_sub(1).and_then(|at| self.of.get(at).copied())
+    }
+}
+
+/// Reads rows, in the order of the wants.
+pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[(&BranchKey, &str)]) -> Result<Vec<Found>, AttachError> {
+    let mut found = vec![Found::Gone; wants.len()];
+    let wanted = Wanted::new(source, wants.iter().map(|(key, id)| (key.branch.as_str(), *id)));
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    let statement = client.prepare(&source.rows_sql()).await?;
+    let mut seen = vec![false; wants.len()];
+    for row in client.query(&statement, &wanted.params()).await? {
+        let Some(at) = wanted.place(row.get(0)) else { continue };
+        let (key, id) = wants[at];
+        let (merchant, branch): (Option<&str>, Option<&str>) = (row.get(1), row.get(2));
+        let is_here = merchant == Some(key.merchant.as_str()) && (source.branch.is_none() || branch == Some(key.branch.as_str()));
+        if !is_here {
+            continue;
+        }
+        if std::mem::replace(&mut seen[at], true) {
+            found[at] = Found::Bad("several rows have this key".into());
+            continue;
+        }
+        let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 3)).collect();
+        found[at] = text(source, id, &values);
+    }
+    Ok(found)
+}
+
+/// One row as canonical text.
+fn text(source: &Source, id: &str, values: &[Option<&str>]) -> Found {
+    let mut out = String::with_capacity(256);
+    for field in &source.fields {
+        out.push(if out.is_empty() { '{' } else { ',' });
+        out.push_str(&quoted(&field.name));
+        out.push(':');
+        let written = match &field.value {
+            Value::Id => {
+                out.push_str(&quoted(id));
+                Ok(())
+            }
+            Value::Constant(json) => {
+                out.push_str(json);
+                Ok(())
+            }
+            Value::Column { at, convert } => convert.write(&mut out, values.get(*at).copied().flatten(), values),
+        };
+        if let Err(why) = written {
+            return Found::Bad(format!("{}: {why}", field.name));
+        }
+    }
+    out.push('}');
+    if out.len() > ROW_BYTES_MAX {
+        return Found::Bad(format!("{} bytes; a row has at most {ROW_BYTES_MAX}", out.len()));
+    }
+    match Row::parse(&out) {
+        Ok(row) => Found::Is(row.as_str().into()),
+        Err(error) => Found::Bad(reason(&error)),
+    }
+}
+
+fn reason(error: &RowError) -> String {
+    match error {
+        RowError::Canonical(_) => format!("{error}; a JSON column with floats can be sent as = \"text\""),
+        RowError::NotAnObject | RowError::Id | RowError::IdChanged => error.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string is JSON")
+}

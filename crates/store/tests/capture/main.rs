@@ -1,0 +1,12 @@
+//! Capture on PostgreSQL under sixteen writers: nothing lost, no commit torn, no row going back; and the naive methods, which must fail here.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod controls;
+mod foreign;
+mod interleavings;
+mod naive;
+mod observer;
+mod session;
+mod stage;
+mod triggers;
+mod workload;

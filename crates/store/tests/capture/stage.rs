@@ -1,0 +1,34 @@
+//! A reader beside all writers, from before the first transaction until everything has been told.
+
+use crate::{
+    observer::{Findings, Observer},
+    workload::Shop,
+};
+
+/// Somebody who learns what changes.
+pub(crate) trait Reads {
+    /// Tells the observer everything new; how much that was.
+    async fn poll(&mut self, observer: &mut Observer) -> usize;
+
+    /// Nobody writes any more: returns when polls will tell all of it.
+    async fn settle(&mut self) {}
+}
+
+/// Reads without a pause while `writing` lasts, and to the end after it; what was wrong.
+pub(crate) async fn watch(
+    reader: &mut impl Reads,
+    mut observer: Observer,
+    shop: &Shop,
+    writing: impl Future<Output = ()> + Send + 'static,
+) -> Findings {
+    let writing = tokio::spawn(writing);
+    while !writing.is_finished() {
+        reader.poll(&mut observer).await;
+    }
+    writing.await.unwrap();
+    reader.settle().await;
+    while reader.poll(&mut observer).await > 0 {}
+    let found = observer.end(&shop.source().await);
+    println!("{}: {found:?}", shop.schema);
+    found
+}
