@@ -42,7 +42,7 @@ fn a_database_is_looked_at_attached_and_left() {
     database.psql(SHOP);
     let directory = tempfile::tempdir().unwrap();
     let (here, url) = (directory.path(), database.url());
-    let attach = |more: &[&str]| [&["attach", "--database", &url, "--merchant", "m1"], more].concat();
+    let attach = |more: &[&'static str]| [&["attach", "--database", url.as_str(), "--merchant", "m1"], more].concat();
 
     check(here, &attach(&["--yes"]), 2, &["--currency"]);
     check(
@@ -83,7 +83,7 @@ fn a_database_is_looked_at_attached_and_left() {
     check(here, &attach(&["--yes"]), 0, &["attached: product"]);
     assert_eq!(triggers(&database), "4", "again is no harm");
 
-    let detach = |more: &[&str]| [&["detach", "--database", &url], more].concat();
+    let detach = |more: &[&'static str]| [&["detach", "--database", url.as_str()], more].concat();
     check(here, &detach(&["prodct", "--yes"]), 2, &["prodct is not attached", "product"]);
     check(here, &detach(&["--yes", "--purge"]), 0, &["detached: product (4 triggers removed)", "the schema mstore is gone"]);
     assert_eq!(triggers(&database), "0");

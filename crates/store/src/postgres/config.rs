@@ -28,6 +28,8 @@ pub struct PgConfig {
     /// For how long this server is believed to live without saying so. Default 3 s; shorter moves a dead server's branches sooner, and takes them from one
     /// that was merely slow.
     pub lease: Duration,
+    /// A transaction that is open for longer than this is alarmed: what it may still see cannot be vacuumed. Default 5 minutes.
+    pub old_snapshot: Duration,
     /// How long a statement waits for somebody else's lock before it answers busy. Default 5 s.
     pub lock_timeout: Duration,
     /// Days that a transaction stays on the devices. Default 7.
@@ -59,6 +61,7 @@ impl PgConfig {
             poll_max: Duration::from_millis(20),
             poll_calm: Duration::from_secs(3),
             lease: Duration::from_secs(3),
+            old_snapshot: Duration::from_secs(300),
             lock_timeout: Duration::from_secs(5),
             transaction_window_days: 7,
             tombstone_keep_days: 30,

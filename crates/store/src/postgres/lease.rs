@@ -46,7 +46,10 @@ pub(super) async fn renew(shared: Arc<Shared>) {
             tracing::warn!(error = described(&error), "lease not renewed");
             client = None;
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.until_closed() => {}
+        }
     }
 }
 

@@ -63,7 +63,10 @@ pub(super) fn key(row: &Row, i: usize) -> Result<BranchKey, StoreError> {
 
 /// The columns of a head in front of which a query may put others.
 const HEAD: &str = "h.n, h.epoch, h.seq, h.tag, h.at, h.floor, h.held_since, h.is_untold";
-const COLLECTIONS: &str = "array_agg(c.collection), array_agg(c.digest), array_agg(c.last_seq), array_agg(c.rows)";
+const COLLECTIONS: &str = "a.names, a.digests, a.last, a.rows";
+const OF_HEAD: &str =
+    "LEFT JOIN LATERAL (SELECT array_agg(c.collection) AS names, array_agg(c.digest) AS digests, array_agg(c.last_seq) AS last,
+    array_agg(c.rows) AS rows FROM head_collection c WHERE c.head = h.n) a ON true";
 
 fn entry(row: &Row, i: usize) -> Result<HeadEntry, StoreError> {
     let state = BranchState {
@@ -111,12 +114,10 @@ pub(super) fn columns<'a>(keys: impl IntoIterator<Item = &'a BranchKey>) -> (Vec
 /// The heads of branches, one answer for each.
 pub(super) async fn heads<C: GenericClient>(client: &C, keys: &[BranchKey]) -> Result<Vec<Found>, Failed> {
     let sql = format!(
-        "SELECT k.i, b.branch_id IS NOT NULL, {HEAD}, a.names, a.digests, a.last, a.rows
+        "SELECT k.i, b.branch_id IS NOT NULL, {HEAD}, {COLLECTIONS}
          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, i)
          LEFT JOIN branch b ON b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id
-         LEFT JOIN head h ON h.merchant_id = k.merchant_id AND h.branch_id = k.branch_id
-         LEFT JOIN LATERAL (SELECT array_agg(c.collection) AS names, array_agg(c.digest) AS digests, array_agg(c.last_seq) AS last,
-           array_agg(c.rows) AS rows FROM head_collection c WHERE c.head = h.n) a ON true ORDER BY k.i"
+         LEFT JOIN head h ON h.merchant_id = k.merchant_id AND h.branch_id = k.branch_id {OF_HEAD} ORDER BY k.i"
     );
     let (merchants, branches) = columns(keys);
     let statement = client.prepare_cached(&sql).await?;
@@ -137,8 +138,7 @@ pub(super) async fn head<C: GenericClient>(client: &C, key: &BranchKey) -> Resul
 /// All heads of some shards, by number; of branches that come after one.
 pub(super) async fn heads_of<C: GenericClient>(client: &C, shards: &[i64], after: i64) -> Result<Vec<(BranchKey, HeadEntry)>, StoreError> {
     let sql = format!(
-        "SELECT h.merchant_id, h.branch_id, {HEAD}, {COLLECTIONS} FROM head h LEFT JOIN head_collection c ON c.head = h.n
-         WHERE h.shard = ANY($1) AND h.n > $2 GROUP BY h.n ORDER BY h.n"
+        "SELECT h.merchant_id, h.branch_id, {HEAD}, {COLLECTIONS} FROM head h {OF_HEAD} WHERE h.shard = ANY($1) AND h.n > $2 ORDER BY h.n"
     );
     let statement = client.prepare_cached(&sql).await?;
     let rows = client.query(&statement, &[&shards, &after]).await?;

@@ -8,6 +8,7 @@ mod check;
 mod config;
 mod connect;
 mod error;
+mod horizon;
 mod jobs;
 mod lease;
 mod migrate;
@@ -31,6 +32,7 @@ use std::{
     future::Future,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 pub use agree::Disagreement;
@@ -50,6 +52,8 @@ use crate::{
 
 /// Marks are found by their index, also when the statistics do not know yet that there are many; plans are made once.
 const OF_SEQUENCER: &str = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
+/// How long opening waits for what was written while no server ran.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Outbox ids of a server's start begin at its number times two to this power.
 const IDS_PER_START: u32 = 40;
 
@@ -81,8 +85,8 @@ impl PgStore {
         let sequencer = Sequencer::new(Arc::clone(&shared), shared.connector.pool(1, OF_SEQUENCER)?, first_id);
         let threads = vec![thread("mstore-sequencer", sequencer.run(ready))?, thread("mstore-lease", tasks::run(Arc::clone(&shared)))?];
         let store = Arc::new(Self { jobs: Jobs::new(pool, Arc::clone(&shared)), shared, threads: Mutex::new(threads) });
-        // An error means that it was closed at once.
-        let _closed = is_ready.await;
+        // Whatever keeps it from beginning is in the log; devices can be served meanwhile.
+        let _late = tokio::time::timeout(READY_WITHIN, is_ready).await;
         Ok(store)
     }
 

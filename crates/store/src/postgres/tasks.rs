@@ -10,7 +10,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use super::{
     attach::{self, AttachError},
     error::described,
-    lease,
+    horizon, lease,
     mirror::{columns, count},
     seen::{DEVICE_CHANGED, WAKE},
     shared::Shared,
@@ -26,7 +26,13 @@ const AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 /// Runs all of them until the store is closed.
 pub(super) async fn run(shared: Arc<Shared>) {
-    tokio::join!(lease::renew(Arc::clone(&shared)), listen(Arc::clone(&shared)), tend(Arc::clone(&shared)), watch(shared));
+    tokio::join!(
+        lease::renew(Arc::clone(&shared)),
+        listen(Arc::clone(&shared)),
+        tend(Arc::clone(&shared)),
+        horizon::watch(Arc::clone(&shared)),
+        watch(shared)
+    );
 }
 
 /// Hears other servers.
@@ -58,8 +64,9 @@ async fn listen(shared: Arc<Shared>) {
         if let Err(error) = heard.await {
             tracing::warn!(error = described(&error), "notifications of other servers are not heard");
         }
-        if !shared.is_closed() {
-            tokio::time::sleep(AGAIN_AFTER).await;
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN_AFTER) => {}
+            () = shared.until_closed() => {}
         }
     }
 }

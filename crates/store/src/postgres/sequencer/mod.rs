@@ -9,12 +9,13 @@ mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use deadpool_postgres::{Object, Pool};
-use futures_util::future::try_join3;
+use futures_util::{FutureExt as _, future::try_join3};
 use mstore_protocol::{BranchKey, Timestamp};
 use tokio::sync::oneshot;
 use tokio_postgres::{Row, types::ToSql};
@@ -137,7 +138,13 @@ impl Sequencer {
         let mut woken = true;
         while !self.shared.is_closed() {
             let began = Instant::now();
-            let pause = match self.turn(woken).await {
+            let outcome = AssertUnwindSafe(self.turn(woken)).catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|_panic| {
+                // The transaction that it was in ends with its connection.
+                self.pool.retain(|_, _| false);
+                Err(Trouble::Passing(StoreError::Failed("the sequencer panicked; see the log".into())))
+            });
+            let pause = match outcome {
                 Ok(had_traffic) => {
                     failures = 0;
                     poll = self.next_poll(poll, had_traffic, began.elapsed());
