@@ -56,12 +56,21 @@ pub(crate) struct Retention {
     pub(crate) transaction_window_days: u32,
     pub(crate) deletion_keep_days: u32,
     pub(crate) operation_keep_days: u32,
+    pub(crate) alarm_keep_days: u32,
+    pub(crate) commits_keep_max: u32,
     pub(crate) outbox_per_branch_max: usize,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { transaction_window_days: 7, deletion_keep_days: 30, operation_keep_days: 60, outbox_per_branch_max: 10_000 }
+        Self {
+            transaction_window_days: 7,
+            deletion_keep_days: 30,
+            operation_keep_days: 60,
+            alarm_keep_days: 90,
+            commits_keep_max: 1_000_000,
+            outbox_per_branch_max: 10_000,
+        }
     }
 }
 
@@ -69,6 +78,8 @@ impl Default for Retention {
 const DAYS_MAX: u32 = 3_660;
 /// About 1 GB of frames at a few hundred bytes each, for every branch.
 const OUTBOX_MAX: u32 = 1_000_000;
+/// About 6 GB for every branch that has so many.
+const COMMITS_MAX: u32 = 100_000_000;
 
 impl RawConfig {
     fn retention(&self) -> Result<Retention, Failure> {
@@ -83,6 +94,8 @@ impl RawConfig {
             transaction_window_days,
             deletion_keep_days: days("deletion_keep_days")?,
             operation_keep_days,
+            alarm_keep_days: days("alarm_keep_days")?,
+            commits_keep_max: number("commits_keep_max", 1, COMMITS_MAX)?,
             outbox_per_branch_max: usize::try_from(outbox_per_branch_max).unwrap_or(usize::MAX),
         })
     }
@@ -192,6 +205,8 @@ mod tests {
             "tls_cert = \"a.pem\"",
             "database = \"mysql://x\"",
             "transaction_window_days = \"0\"",
+            "alarm_keep_days = \"-1\"",
+            "commits_keep_max = \"0\"",
             "outbox_per_branch_max = \"many\"",
             "database_password_file = \"pw\"",
             "broker = \"amqp://x\"",

@@ -34,6 +34,8 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
             transaction_window_days: config.retention.transaction_window_days,
             tombstone_keep_days: config.retention.deletion_keep_days,
             operation_keep_days: config.retention.operation_keep_days,
+            alarm_keep_days: config.retention.alarm_keep_days,
+            commits_keep_max: config.retention.commits_keep_max.into(),
             outbox_per_branch_max: config.retention.outbox_per_branch_max,
             ..SqliteConfig::new(&path, system_clock())
         };
@@ -47,6 +49,8 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
         transaction_window_days: config.retention.transaction_window_days,
         tombstone_keep_days: config.retention.deletion_keep_days,
         operation_keep_days: config.retention.operation_keep_days,
+        alarm_keep_days: config.retention.alarm_keep_days,
+        commits_keep_max: config.retention.commits_keep_max.into(),
         outbox_per_branch_max: config.retention.outbox_per_branch_max,
         ..PgConfig::new(own.connect_url()?, system_clock())
     };

@@ -40,6 +40,12 @@ const SETTINGS: &[Setting] = &[
         doc: "days that deletions are remembered: a device away for longer fetches everything",
     },
     Setting { key: "operation_keep_days", default: "60", doc: "days that the bodies of operations are kept; their ids stay for ever" },
+    Setting { key: "alarm_keep_days", default: "90", doc: "days that alarms are kept once they are over" },
+    Setting {
+        key: "commits_keep_max",
+        default: "1000000",
+        doc: "commits of a branch that are remembered, whatever their age: a device further behind fetches everything",
+    },
     Setting {
         key: "outbox_per_branch_max",
         default: "10000",
@@ -145,6 +151,8 @@ fn flags(args: &ServeArgs) -> Vec<(&'static str, &Option<String>)> {
         ("transaction_window_days", &args.retention.transaction_window_days),
         ("deletion_keep_days", &args.retention.deletion_keep_days),
         ("operation_keep_days", &args.retention.operation_keep_days),
+        ("alarm_keep_days", &args.retention.alarm_keep_days),
+        ("commits_keep_max", &args.retention.commits_keep_max),
         ("outbox_per_branch_max", &args.retention.outbox_per_branch_max),
         ("env", &args.env),
         ("profile", &args.profile),

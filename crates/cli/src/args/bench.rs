@@ -95,6 +95,19 @@ pub(crate) enum BenchName {
         #[command(flatten)]
         common: BenchCommon,
     },
+    /// What it costs when there is much: a catalogue imported into all branches, commits, a price that changes everywhere, bytes on disk, memory.
+    Growth {
+        #[arg(long, default_value_t = 100)]
+        branches: usize,
+        /// Products of the catalogue; every branch has all of them.
+        #[arg(long, default_value_t = 1_000)]
+        rows: usize,
+        /// Stock movements, each a commit of another branch.
+        #[arg(long, default_value_t = 200)]
+        commits: usize,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
     /// What it costs when nothing happens.
     Idle {
         #[arg(long, default_value_t = 50)]
@@ -117,6 +130,7 @@ impl BenchName {
             | Self::Storm { common, .. }
             | Self::Catchup { common, .. }
             | Self::Capture { common, .. }
+            | Self::Growth { common, .. }
             | Self::Idle { common, .. } => common,
         }
     }

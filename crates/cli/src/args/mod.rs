@@ -137,6 +137,12 @@ pub(crate) struct RetentionArgs {
     /// Days that the bodies of operations are kept; their ids stay for ever [default: 60].
     #[arg(long, value_name = "DAYS")]
     pub(crate) operation_keep_days: Option<String>,
+    /// Days that alarms are kept once they are over [default: 90].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) alarm_keep_days: Option<String>,
+    /// Commits of a branch that are remembered, whatever their age: a device further behind fetches everything [default: 1000000].
+    #[arg(long, value_name = "COMMITS")]
+    pub(crate) commits_keep_max: Option<String>,
     /// Frames of a branch that wait for the broker; beyond that devices pull [default: 10000].
     #[arg(long, value_name = "FRAMES")]
     pub(crate) outbox_per_branch_max: Option<String>,

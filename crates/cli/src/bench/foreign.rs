@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use mstore_protocol::BranchKey;
 
-use super::{rig::Rig, scratch};
+use super::scratch;
 use crate::failure::Failure;
 
 const BUSY: Duration = Duration::from_secs(30);
@@ -15,15 +15,15 @@ pub(super) enum Foreign {
 }
 
 impl Foreign {
-    /// Beside the server, on its database.
-    pub(super) async fn open(rig: &Rig, database: Option<&str>) -> Result<Self, Failure> {
+    /// Beside the server, on its database: the file, or what is at the URL.
+    pub(super) async fn open(file: &Path, database: Option<&str>) -> Result<Self, Failure> {
         match database {
             Some(url) => {
                 let client = scratch::connect(url).await?;
                 client.batch_execute("SET search_path = mstore").await.map_err(|error| scratch::failed(&error))?;
                 Ok(Self::Postgres(client))
             }
-            None => Self::sqlite(rig.database()).map_err(|error| Failure::unavailable(error.to_string())),
+            None => Self::sqlite(file).map_err(|error| Failure::unavailable(error.to_string())),
         }
     }
 
@@ -31,6 +31,35 @@ impl Foreign {
         let sql = rusqlite::Connection::open(file)?;
         sql.busy_timeout(BUSY)?;
         Ok(Self::Sqlite(sql))
+    }
+
+    /// Statements that both databases understand, in one transaction.
+    pub(super) async fn execute(&mut self, statements: &str) -> Result<(), Failure> {
+        let one = format!("BEGIN; {statements}; COMMIT");
+        match self {
+            Self::Sqlite(sql) => sql.execute_batch(&one).map_err(|error| refused(&error)),
+            Self::Postgres(client) => client.batch_execute(&one).await.map_err(|error| scratch::failed(&error)),
+        }
+    }
+
+    /// The only number that a query answers.
+    pub(super) async fn number(&mut self, query: &str) -> Result<i64, Failure> {
+        match self {
+            Self::Sqlite(sql) => sql.query_row(query, [], |row| row.get(0)).map_err(|error| refused(&error)),
+            Self::Postgres(client) => {
+                let row = client.query_one(query, &[]).await.map_err(|error| scratch::failed(&error))?;
+                row.try_get(0).map_err(|error| scratch::failed(&error))
+            }
+        }
+    }
+
+    /// Everything on disk, without the log of the last changes.
+    pub(super) async fn bytes(&mut self) -> Result<i64, Failure> {
+        let query = match self {
+            Self::Sqlite(_) => "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+            Self::Postgres(_) => "SELECT pg_database_size(current_database())",
+        };
+        self.number(query).await
     }
 
     /// One stock figure, in a transaction of its own; returns when it is durable.

@@ -23,7 +23,7 @@ pub(super) async fn run(devices: usize, rate: u64, seconds: u64, via: Via, datab
     let tills = rig.live_tills(devices).await?;
     let mut writer = match via {
         Via::Api => Writer::Api,
-        Via::Sql => Writer::Sql(Foreign::open(&rig, database).await?),
+        Via::Sql => Writer::Sql(Foreign::open(rig.database(), database).await?),
     };
     let mut inboxes: Vec<_> = tills.iter().map(Client::applied).collect();
     let clock = Clock::now();

@@ -4,6 +4,7 @@ mod capture;
 mod catchup;
 mod fanout;
 mod foreign;
+mod growth;
 mod idle;
 mod latency;
 mod relay;
@@ -75,6 +76,7 @@ async fn measure(name: BenchName, database: Option<&str>) -> Result<Outcome, Fai
         BenchName::Storm { devices, rows, .. } => storm::run(devices, rows, database).await,
         BenchName::Catchup { changes, .. } => catchup::run(changes, database).await,
         BenchName::Capture { writers, seconds, .. } => capture::run(writers, seconds, database).await,
+        BenchName::Growth { branches, rows, commits, .. } => growth::run(branches, rows, commits, database).await,
         BenchName::Idle { devices, seconds, .. } => idle::run(devices, seconds, database).await,
     }
 }

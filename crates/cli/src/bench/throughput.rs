@@ -34,7 +34,7 @@ pub(super) async fn run(changes: usize, via: Via, database: Option<&str>) -> Res
         match via {
             Via::Api => move_stock(&rig, changes).await?,
             Via::Sql => {
-                let (sql, key, products) = (Foreign::open(&rig, database).await?, rig.key.clone(), rig.products.clone());
+                let (sql, key, products) = (Foreign::open(rig.database(), database).await?, rig.key.clone(), rig.products.clone());
                 // On a thread of its own: SQLite's calls block.
                 let runtime = tokio::runtime::Handle::current();
                 let writing = tokio::task::spawn_blocking(move || runtime.block_on(reprice(sql, &key, &products, changes)));

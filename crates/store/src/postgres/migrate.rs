@@ -11,6 +11,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("sync", include_str!("../../migrations/postgres/0003_sync.sql")),
     ("attach", include_str!("../../migrations/postgres/0004_attach.sql")),
     ("inbox", include_str!("../../migrations/postgres/0005_inbox.sql")),
+    ("growth", include_str!("../../migrations/postgres/0006_growth.sql")),
 ];
 
 /// "mstore" in ASCII: the advisory lock under which migrations run. It is released with the session at the latest.

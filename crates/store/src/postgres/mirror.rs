@@ -182,15 +182,20 @@ pub(super) async fn store_collections<C: GenericClient>(client: &C, changed: &[(
     Ok(())
 }
 
+/// A plain join would be planned on the empty table of a new server to read all rows of the head by `mirror_by_seq`, and stay so; OFFSET 0 keeps the
+/// subquery one of its own, which only the primary key answers.
+const ROWS: &str = "SELECT k.i, m.row, m.hash
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, collection, id, i)
+  JOIN head h ON h.merchant_id = k.merchant_id AND h.branch_id = k.branch_id
+  CROSS JOIN LATERAL (SELECT m.row, m.hash FROM mirror m
+    WHERE m.head = h.n AND m.collection = k.collection AND m.id = k.id AND m.row IS NOT NULL OFFSET 0) m";
+
 /// Rows as devices have them, one for each that is wanted; `None` when they do not.
 pub(super) async fn rows<C: GenericClient>(client: &C, wanted: &[Wanted<'_>]) -> Result<Vec<Option<(Box<str>, Option<RowHash>)>>, Error> {
-    let sql = "SELECT k.i, m.row, m.hash FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, collection, id, i)
-        JOIN head h ON h.merchant_id = k.merchant_id AND h.branch_id = k.branch_id
-        JOIN mirror m ON m.head = h.n AND m.collection = k.collection AND m.id = k.id AND m.row IS NOT NULL";
     let (merchants, branches) = columns(wanted.iter().map(|wanted| wanted.key));
     let collections: Vec<&str> = wanted.iter().map(|wanted| wanted.collection).collect();
     let ids: Vec<&str> = wanted.iter().map(|wanted| wanted.id).collect();
-    let statement = client.prepare_cached(sql).await?;
+    let statement = client.prepare_cached(ROWS).await?;
     let mut found = vec![None; wanted.len()];
     for row in client.query(&statement, &[&merchants, &branches, &collections, &ids]).await? {
         found[place(&row)] = Some((Box::from(row.get::<_, &str>(1)), hash(&row, 2)));
@@ -252,4 +257,29 @@ impl From<Failed> for StoreError {
 /// The digests by collection.
 pub(super) fn digests(entry: &HeadEntry) -> BTreeMap<Collection, Digest> {
     entry.state.digests()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mstore_rig::{Postgres, Program, have};
+
+    use super::*;
+    use crate::postgres::{OF_SEQUENCER, migrate};
+
+    #[tokio::test]
+    async fn rows_are_found_by_their_key_also_when_the_statement_is_as_old_as_the_table() {
+        if !have(&[Program::Postgres]) {
+            return;
+        }
+        let database = Postgres::shared().database("mirror");
+        let (client, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        migrate::up(&client).await.unwrap();
+        client.batch_execute(&format!("SET search_path = mstore; {OF_SEQUENCER}; PREPARE rows AS {ROWS}")).await.unwrap();
+        let plan = client.query("EXPLAIN EXECUTE rows ('{m}', '{a}', '{product}', '{p}')", &[]).await.unwrap();
+        let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
+        let by_key = plan.iter().position(|line| line.contains("Index Scan using mirror_pkey")).unwrap_or_else(|| panic!("{plan:#?}"));
+        assert!(plan[by_key + 1].contains("(head = h.n) AND (collection = k.collection) AND (id = k.id)"), "{plan:#?}");
+    }
 }

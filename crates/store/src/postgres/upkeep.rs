@@ -20,6 +20,9 @@ pub(super) async fn run(client: &mut Object, config: &PgConfig, now: Timestamp) 
     forget_deletions(client, config, now).await?;
     forget_bodies(client, config, now).await?;
     client.execute("DELETE FROM claim WHERE expires_at < $1", &[&days_before(now, 1)]).await?;
+    // The newest stays: whoever reads on after its number finds its place.
+    let sql = "DELETE FROM alarm WHERE cleared_at < $1 AND id < (SELECT max(id) FROM alarm)";
+    client.execute(sql, &[&days_before(now, config.alarm_keep_days)]).await?;
     failpoint::point("upkeep_done");
     Ok(())
 }

@@ -35,6 +35,8 @@ pub struct SqliteConfig {
     pub commits_keep_max: u64,
     /// Days that the bodies of operations are kept. Default 60; their ids stay for ever.
     pub operation_keep_days: u32,
+    /// Days that alarms are kept once they are over. Default 90; open ones stay.
+    pub alarm_keep_days: u32,
     /// Frames of a branch that wait for the broker before they collapse into one head. Default 10,000.
     pub outbox_per_branch_max: usize,
     /// Frames handed over in memory before the publisher has to read them from the table. Default 4,096.
@@ -58,6 +60,7 @@ impl SqliteConfig {
             tombstone_keep_days: 30,
             commits_keep_max: 1_000_000,
             operation_keep_days: 60,
+            alarm_keep_days: 90,
             outbox_per_branch_max: 10_000,
             fresh_max: 4_096,
             marks_per_transaction: 50_000,

@@ -19,6 +19,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../migrations/sqlite/0004_sku.sql")),
     M::up(include_str!("../../migrations/sqlite/0005_dead_letters.sql")),
     M::up(include_str!("../../migrations/sqlite/0006_inbox.sql")),
+    M::up(include_str!("../../migrations/sqlite/0007_growth.sql")),
 ];
 
 /// Opens the connection that writes, and brings the schema up to date.

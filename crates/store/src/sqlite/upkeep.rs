@@ -28,6 +28,9 @@ pub(super) fn run(work: &mut Work<'_>) -> Result<(), StoreError> {
     }
     forget_bodies(work)?;
     work.conn.prepare_cached("DELETE FROM claim WHERE expires_at < ?1")?.execute([days_before(work.now, 1)])?;
+    // The newest stays: SQLite would give its number to the next one, and journals remember alarms by number.
+    let sql = "DELETE FROM alarm WHERE cleared_at < ?1 AND id < (SELECT max(id) FROM alarm)";
+    work.conn.prepare_cached(sql)?.execute([days_before(work.now, work.config.alarm_keep_days)])?;
     failpoint::point("upkeep_done");
     Ok(())
 }
@@ -60,7 +63,9 @@ fn forget_deletions(work: &mut Work<'_>, key: &BranchKey, mut entry: mirror::Hea
     if floor <= entry.floor {
         return Ok(());
     }
-    work.conn.prepare_cached("DELETE FROM mirror WHERE head = ?1 AND seq <= ?2 AND row IS NULL")?.execute(params![entry.n, floor])?;
+    work.conn
+        .prepare_cached("DELETE FROM mirror INDEXED BY mirror_tombstones WHERE head = ?1 AND seq <= ?2 AND row IS NULL")?
+        .execute(params![entry.n, floor])?;
     // The commit at the floor stays: a device that is exactly there has seen every deletion that was forgotten.
     work.conn.prepare_cached("DELETE FROM commit_log WHERE head = ?1 AND seq < ?2")?.execute(params![entry.n, floor])?;
     entry.floor = floor;

@@ -85,6 +85,22 @@ pub async fn alarms_are_listed_newest_first(f: Fixture) {
     assert_eq!((alarms[1].at, &alarms[1].device), (f.clock.now(), &Some(device("till"))));
 }
 
+pub async fn alarms_that_are_over_are_forgotten_in_time(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p"]).await;
+    f.store.alarm("open", Some(&branch("a")), None, "nobody has looked after it").await.unwrap();
+    f.accept("a", vec![f.sale(1, "p", "1"), f.sale(3, "p", "1")]).await;
+    f.accept_one("a", f.sale(2, "p", "1")).await;
+    f.store.alarm("newest", None, None, "its number is given once").await.unwrap();
+    let kept = async || (f.alarms("open").await.len(), f.alarms("device_seq_gap").await.len(), f.alarms("newest").await.len());
+    f.clock.forward_s(89 * DAY_S);
+    f.store.upkeep().await.unwrap();
+    assert_eq!(kept().await, (1, 1, 1));
+    f.clock.forward_s(2 * DAY_S);
+    f.store.upkeep().await.unwrap();
+    assert_eq!(kept().await, (1, 0, 1));
+}
+
 pub async fn gauges_count(f: Fixture) {
     let f = f.shop().await;
     f.put_ids(&["p", "q"]).await;

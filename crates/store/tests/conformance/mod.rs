@@ -65,6 +65,7 @@ macro_rules! store_conformance {
             a_moved_device_remembers_its_branches reports_are_kept devices_are_listed_by_page);
         $crate::store_conformance!(@tests $backend, $make, admin:
             listings_are_paged transactions_leave_their_window forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
+            alarms_that_are_over_are_forgotten_in_time
             gauges_count a_closed_store_says_so settings_of_a_merchant_are_checked);
         $crate::store_conformance!(@tests $backend, $make, admission:
             a_product_over_the_row_limit_is_refused a_recipe_counts_towards_its_products_row an_inventory_item_over_the_row_limit_is_refused
