@@ -4,7 +4,6 @@ use std::{net::SocketAddr, path::Path};
 
 use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
 use mstore_server::{BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError};
-use mstore_store::Inbox as _;
 use tokio::net::TcpListener;
 
 use crate::{

@@ -96,6 +96,8 @@ pub(crate) struct Driver {
     report_at: Option<Instant>,
     reporting: bool,
     settling: bool,
+    /// Somebody asked for another meanwhile: what the running one has heard may be older.
+    settle_again: bool,
     clock_kept_ms: i64,
     closing: Option<oneshot::Sender<()>>,
     dirty: bool,
@@ -171,6 +173,7 @@ impl Driver {
             counters: Counters::default(),
             reporting: false,
             settling: false,
+            settle_again: false,
             clock_kept_ms: 0,
             closing: None,
             dirty: false,
@@ -397,8 +400,7 @@ impl Driver {
             Done::Recounted(counted) => Input::Recounted(counted),
             Done::Uploaded(outcome) => Input::Uploaded(outcome),
             Done::Settled(heard) => {
-                self.settling = false;
-                self.recount |= heard;
+                self.dead_letters_settled(heard);
                 return;
             }
             Done::Reported => return,

@@ -8,14 +8,27 @@ use super::{Done, Driver, with_db};
 use crate::{db::LocalDb, http::Api};
 
 impl Driver {
-    /// One conversation at a time; what it leaves out is said in the next.
+    /// One conversation at a time; what is asked for meanwhile is the next.
     pub(super) fn settle_dead_letters(&mut self) {
-        if self.settling || !*self.shared.online.borrow() {
+        if !*self.shared.online.borrow() {
+            return;
+        }
+        if self.settling {
+            self.settle_again = true;
             return;
         }
         self.settling = true;
         let (api, db, journal_id) = (Arc::clone(&self.api), Arc::clone(&self.shared.db), self.journal_id.clone());
         self.calls.spawn(async move { Done::Settled(settle(&api, &db, journal_id).await) });
+    }
+
+    /// A conversation is over; `heard` when there was one.
+    pub(super) fn dead_letters_settled(&mut self, heard: bool) {
+        self.settling = false;
+        self.recount |= heard;
+        if std::mem::take(&mut self.settle_again) {
+            self.settle_dead_letters();
+        }
     }
 }
 
