@@ -90,7 +90,9 @@ fn unusable(table: &Table) -> Option<String> {
         Kind::Foreign => Some("a foreign table: nothing fires here when it changes there".into()),
         Kind::Table | Kind::Partitioned if !table.rights.select => Some("our role may not read it".into()),
         Kind::Table | Kind::Partitioned if words::is_housekeeping(&table.name.name) => Some("housekeeping of a migration tool".into()),
-        Kind::Table | Kind::Partitioned if key().is_none() => Some("no primary key, and no unique key of NOT NULL columns: rows have no identity".into()),
+        Kind::Table | Kind::Partitioned if key().is_none() => {
+            Some("no primary key, and no unique key of NOT NULL columns: rows have no identity".into())
+        }
         Kind::Table | Kind::Partitioned => {
             let refused = key()?.iter().filter_map(|name| table.column(name)).find_map(|column| Some((column, key::refusal(column)?)));
             refused.map(|(column, why)| format!("its key has the column {}: {why}", column.name))
@@ -113,7 +115,10 @@ fn name_of(table: &Table, taken: impl Fn(&str) -> bool) -> (Shape, String) {
     let own = if matches!(own.as_str(), "product" | "inventory" | "transaction" | "sync") { format!("{own}s") } else { own };
     let with_schema = words::segment(&format!("{}_{}", table.name.schema, table.name.name));
     let name = [own, with_schema.clone()].into_iter().find(|name| !taken(name));
-    (Shape::Own, name.unwrap_or_else(|| (2_u32..).map(|n| format!("{with_schema}_{n}")).find(|name| !taken(name)).expect("there is no last number")))
+    (
+        Shape::Own,
+        name.unwrap_or_else(|| (2_u32..).map(|n| format!("{with_schema}_{n}")).find(|name| !taken(name)).expect("there is no last number")),
+    )
 }
 
 fn collection(
@@ -126,10 +131,8 @@ fn collection(
 ) -> (CollectionMapping, Notes) {
     let mut notes = Notes::default();
     let mut joins: Vec<Join> = Vec::new();
-    let merchant = scope::merchant_column(table).map_or_else(
-        || Place::Fixed { fixed: given.merchant.id.clone() },
-        |column| Place::Column { column: ColumnName::own(column) },
-    );
+    let merchant = scope::merchant_column(table)
+        .map_or_else(|| Place::Fixed { fixed: given.merchant.id.clone() }, |column| Place::Column { column: ColumnName::own(column) });
     let branch = branch_of(table, tables, given, knows_branches, &mut joins, &mut notes);
     let mut fields = fields::all(table, shape, &mut notes);
     if shape == Shape::Product && !fields.contains_key("stock") {

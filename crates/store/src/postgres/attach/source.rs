@@ -114,7 +114,9 @@ impl<'a> Scope<'a> {
         let find = |name: &TableName| tables.get(name).ok_or_else(|| format!("there is no table {name}, or our role may not see it"));
         let table = find(&mapping.table)?;
         match table.kind {
-            Kind::Materialised => return Err(format!("{} is a materialised view: nothing fires when it is refreshed; map the tables behind it", table.name)),
+            Kind::Materialised => {
+                return Err(format!("{} is a materialised view: nothing fires when it is refreshed; map the tables behind it", table.name));
+            }
             Kind::Foreign => return Err(format!("{} is a foreign table: nothing fires here when it changes there", table.name)),
             Kind::View if mapping.watches.is_empty() => {
                 return Err(format!("{} is a view: name the tables behind it, each as a [[collection.watch]]", table.name));
@@ -144,7 +146,11 @@ impl<'a> Scope<'a> {
         }
         let is_table = self.table.kind.has_triggers();
         if is_table && !(self.table.is_unique(&names) && key.iter().all(|column| column.not_null)) {
-            return Err(format!("two rows of {} may have the same {}: a key takes columns of a unique index, NOT NULL", self.table.name, names.join(", ")));
+            return Err(format!(
+                "two rows of {} may have the same {}: a key takes columns of a unique index, NOT NULL",
+                self.table.name,
+                names.join(", ")
+            ));
         }
         Ok(key)
     }
@@ -210,7 +216,8 @@ impl<'a> Scope<'a> {
             related.push(self.related_by_join(join, key)?);
         }
         for (n, watch) in self.mapping.watches.iter().enumerate() {
-            let table = self.tables.get(&watch.table).ok_or_else(|| format!("there is no table {}, or our role may not see it", watch.table))?;
+            let table =
+                self.tables.get(&watch.table).ok_or_else(|| format!("there is no table {}, or our role may not see it", watch.table))?;
             if self.table.kind.has_triggers() {
                 return Err(format!("{} is a table and watches itself; a [[collection.watch]] is for views", self.table.name));
             }
@@ -286,7 +293,8 @@ impl Source {
     fn wanted_sql(&self) -> (String, String) {
         let arrays: Vec<String> = (0..self.key.len()).map(|i| format!("${}::text[]", i + 2)).collect();
         let names: Vec<String> = (0..self.key.len()).map(|i| format!("k{i}")).collect();
-        let equal: Vec<String> = self.key.iter().zip(&names).map(|(column, name)| key::equals_sql(OWN, column, &format!("w.{name}"))).collect();
+        let equal: Vec<String> =
+            self.key.iter().zip(&names).map(|(column, name)| key::equals_sql(OWN, column, &format!("w.{name}"))).collect();
         (format!("unnest($1::text[], {}) WITH ORDINALITY AS w(branch, {}, n)", arrays.join(", "), names.join(", ")), equal.join(" AND "))
     }
 

@@ -89,7 +89,12 @@ pub(in crate::postgres) async fn slice(
 }
 
 /// Every row of the table is on the devices of its branch, as it is.
-async fn source_side(client: &impl GenericClient, registered: &Registered, after: Option<&str>, rows_max: i64) -> Result<(Swept, Option<Side>), AttachError> {
+async fn source_side(
+    client: &impl GenericClient,
+    registered: &Registered,
+    after: Option<&str>,
+    rows_max: i64,
+) -> Result<(Swept, Option<Side>), AttachError> {
     let (owned, last) = resolve::page(client, &registered.source, after, "0", rows_max).await?;
     let places = owned.places(client).await?;
     let swept = compare(client, registered, &places).await?;
@@ -98,7 +103,13 @@ async fn source_side(client: &impl GenericClient, registered: &Registered, after
 }
 
 /// Every row that devices have is in the table.
-async fn mirror_side(client: &impl GenericClient, registered: &Registered, head: i64, after: &str, rows_max: i64) -> Result<(Swept, Option<Side>), AttachError> {
+async fn mirror_side(
+    client: &impl GenericClient,
+    registered: &Registered,
+    head: i64,
+    after: &str,
+    rows_max: i64,
+) -> Result<(Swept, Option<Side>), AttachError> {
     let sql = "SELECT m.head, m.id, h.merchant_id, h.branch_id FROM mstore.mirror m JOIN mstore.head h ON h.n = m.head
         WHERE m.collection = $1 AND m.row IS NOT NULL AND (m.head, m.id) > ($2, $3) ORDER BY m.head, m.id LIMIT $4";
     let rows = client.query(sql, &[&registered.source.collection.as_str(), &head, &after, &rows_max]).await?;
@@ -121,8 +132,12 @@ async fn compare(client: &impl GenericClient, registered: &Registered, places: &
         FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS w(m, b, id, n)
         LEFT JOIN mstore.head h ON h.merchant_id = w.m AND h.branch_id = w.b
         LEFT JOIN mstore.mirror m ON m.head = h.n AND m.collection = $1 AND m.id = w.id";
-    let mirror: BTreeMap<i64, (Option<String>, bool)> =
-        client.query(sql, &[&collection, &merchants, &branches, &ids]).await?.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    let mirror: BTreeMap<i64, (Option<String>, bool)> = client
+        .query(sql, &[&collection, &merchants, &branches, &ids])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), (row.get(1), row.get(2))))
+        .collect();
     let differs = |at: &usize| {
         let (text, is_marked) = i64::try_from(at + 1).ok().and_then(|n| mirror.get(&n)).cloned().unwrap_or_default();
         !is_marked

@@ -48,7 +48,9 @@ async fn act(client: &mut Client, name: &str, registered: &Registered, verdict: 
             let transaction = client.transaction().await?;
             registry::set_stopped(&transaction, name, Some(&why)).await?;
             alarms::clear(&transaction, alarms::CHANGED, name).await?;
-            let detail = format!("{name}: {why}; devices keep what they have. Put it back, or run `mstore-sync attach` again with a mapping that fits");
+            let detail = format!(
+                "{name}: {why}; devices keep what they have. Put it back, or run `mstore-sync attach` again with a mapping that fits"
+            );
             alarms::raise_unless_open(&transaction, alarms::CHANGED, name, &detail).await?;
             transaction.commit().await?;
         }
@@ -95,7 +97,9 @@ async fn look_at(client: &mut Client, registered: &Registered) -> Result<Verdict
     }
     if uncaptured.is_some() {
         match renew(client, &planned).await {
-            Err(error @ (AttachError::Database(_) | AttachError::Locked { .. })) => return Ok(Verdict::Stopped(format!("capture cannot be put back: {error}"))),
+            Err(error @ (AttachError::Database(_) | AttachError::Locked { .. })) => {
+                return Ok(Verdict::Stopped(format!("capture cannot be put back: {error}")));
+            }
             done => done?,
         }
     }
@@ -149,9 +153,14 @@ fn grown(mapping: &CollectionMapping, was: &Tables, is: &Tables) -> CollectionMa
         return mapping;
     }
     for column in is.columns.iter().filter(|column| was.column(&column.name).is_none()) {
-        let is_name = !column.name.is_empty() && column.name != "id" && column.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let is_name = !column.name.is_empty()
+            && column.name != "id"
+            && column.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if let Some((field, _note)) = propose::of_column(column).ok().filter(|_| is_name) {
-            mapping.fields.entry(column.name.clone()).or_insert(super::mapping::Field { column: Some(ColumnName::own(&column.name)), ..field });
+            mapping
+                .fields
+                .entry(column.name.clone())
+                .or_insert(super::mapping::Field { column: Some(ColumnName::own(&column.name)), ..field });
         }
     }
     mapping
@@ -159,7 +168,8 @@ fn grown(mapping: &CollectionMapping, was: &Tables, is: &Tables) -> CollectionMa
 
 /// What is different about a collection that still fits.
 fn changes(registered: &Registered, planned: &Planned) -> Option<String> {
-    let identity = |tables: &Tables| -> Vec<_> { tables.values().map(|table| (table.name.clone(), table.oid, table.parts.clone())).collect() };
+    let identity =
+        |tables: &Tables| -> Vec<_> { tables.values().map(|table| (table.name.clone(), table.oid, table.parts.clone())).collect() };
     if identity(&registered.tables) != identity(&planned.tables) {
         return Some("another table has its name, or its partitions are others".into());
     }

@@ -155,7 +155,9 @@ fn money(column: &Column) -> (Field, Option<String>) {
     let minor = words::is_minor(&column.name);
     let note = match column.family {
         Family::Integer if !minor => Some("whole units of the currency; `minor = true` if these are cents already".to_owned()),
-        Family::Float => Some("a float: exact at the currency's decimals, or the row is quarantined; `round = true` rounds instead".to_owned()),
+        Family::Float => {
+            Some("a float: exact at the currency's decimals, or the row is quarantined; `round = true` rounds instead".to_owned())
+        }
         _exact => None,
     };
     (Field { becomes: Some(As::Money), minor, ..Field::of(ColumnName::own(&column.name)) }, note)
@@ -173,7 +175,9 @@ pub(in super::super) fn of_column(column: &Column) -> Result<(Field, Option<Stri
     if column.family == Family::Bytes {
         return Err("bytes are not sent".into());
     }
-    if column.family == Family::Other && ["tsvector", "xml", "geometry", "geography", "point", "polygon"].iter().any(|name| column.cast.ends_with(name)) {
+    if column.family == Family::Other
+        && ["tsvector", "xml", "geometry", "geography", "point", "polygon"].iter().any(|name| column.cast.ends_with(name))
+    {
         return Err(format!("{} is of no use on a device", column.cast));
     }
     let is_number = matches!(column.family, Family::Integer | Family::Numeric | Family::Float);
@@ -185,8 +189,12 @@ pub(in super::super) fn of_column(column: &Column) -> Result<(Field, Option<Stri
         return Ok((quantity(ColumnName::own(&column.name)), None));
     }
     let note = match column.family {
-        Family::Integer if column.cast == "bigint" => Some("beyond ±(2^53−1) the row is quarantined; `as = \"text\"` sends any number".to_owned()),
-        Family::Json | Family::Array | Family::Composite => Some("floats inside put the row into quarantine; `as = \"text\"` sends the text".to_owned()),
+        Family::Integer if column.cast == "bigint" => {
+            Some("beyond ±(2^53−1) the row is quarantined; `as = \"text\"` sends any number".to_owned())
+        }
+        Family::Json | Family::Array | Family::Composite => {
+            Some("floats inside put the row into quarantine; `as = \"text\"` sends the text".to_owned())
+        }
         _other => zone_note(column),
     };
     Ok((Field::of(ColumnName::own(&column.name)), note))

@@ -33,9 +33,14 @@ fn is_float(family: Family) -> bool {
 
 /// The table that has a row for each branch.
 pub(super) fn branches(tables: &[Table]) -> Branches {
-    let found = tables.iter().find(|table| words::is_branch_table(&table.name.name) && table.rights.select && table.row_key().is_some_and(|key| key.len() == 1));
+    let found = tables
+        .iter()
+        .find(|table| words::is_branch_table(&table.name.name) && table.rights.select && table.row_key().is_some_and(|key| key.len() == 1));
     let Some(table) = found else { return Branches { new: NewBranch::Create, ..Branches::default() } };
-    let name = table.columns.iter().find(|column| matches!(words::plain(&column.name).as_str(), "name" | "branchname" | "outletname" | "storename" | "title"));
+    let name = table
+        .columns
+        .iter()
+        .find(|column| matches!(words::plain(&column.name).as_str(), "name" | "branchname" | "outletname" | "storename" | "title"));
     Branches {
         new: NewBranch::Create,
         table: Some(table.name.clone()),

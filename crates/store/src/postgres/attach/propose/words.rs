@@ -28,22 +28,48 @@ fn has_word(name: &str, of: &[&str]) -> bool {
 
 /// A name that can stand in a topic.
 pub(super) fn segment(name: &str) -> String {
-    let clean: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c.to_ascii_lowercase() } else { '_' }).collect();
+    let clean: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c.to_ascii_lowercase() } else { '_' }).collect();
     let cut: String = clean.chars().take(64).collect();
     if cut.is_empty() { "table".into() } else { cut }
 }
 
 pub(super) fn is_housekeeping(table: &str) -> bool {
     const TABLES: [&str; 9] = [
-        "schemamigrations", "migrations", "gooseversion", "goosedbversion", "flywayschemahistory", "alembicversion", "databasechangelog",
-        "databasechangeloglock", "knexmigrations",
+        "schemamigrations",
+        "migrations",
+        "gooseversion",
+        "goosedbversion",
+        "flywayschemahistory",
+        "alembicversion",
+        "databasechangelog",
+        "databasechangeloglock",
+        "knexmigrations",
     ];
     TABLES.contains(&plain(table).as_str())
 }
 
 pub(super) fn is_about_people(column: &str) -> bool {
-    has_word(column, &["email", "phone", "mobile", "fax", "address", "birth", "birthdate", "dob", "passport", "ssn", "nik", "npwp", "firstname", "lastname", "salary"])
-        || matches!(plain(column).as_str(), "firstname" | "lastname" | "fullname" | "contactname" | "birthdate")
+    has_word(
+        column,
+        &[
+            "email",
+            "phone",
+            "mobile",
+            "fax",
+            "address",
+            "birth",
+            "birthdate",
+            "dob",
+            "passport",
+            "ssn",
+            "nik",
+            "npwp",
+            "firstname",
+            "lastname",
+            "salary",
+        ],
+    ) || matches!(plain(column).as_str(), "firstname" | "lastname" | "fullname" | "contactname" | "birthdate")
 }
 
 pub(super) fn is_secret(column: &str) -> bool {
@@ -60,22 +86,51 @@ pub(super) fn is_minor(column: &str) -> bool {
 }
 
 pub(super) fn is_quantity(column: &str) -> bool {
-    has_word(column, &["qty", "quantity", "stock", "reorder", "weight", "jumlah", "stok"]) || matches!(plain(column).as_str(), "unitsinstock" | "unitsonorder" | "onhand")
+    has_word(column, &["qty", "quantity", "stock", "reorder", "weight", "jumlah", "stok"])
+        || matches!(plain(column).as_str(), "unitsinstock" | "unitsonorder" | "onhand")
 }
 
 pub(super) fn is_branch(column: &str) -> bool {
     matches!(
         plain(column).as_str(),
-        "branchid" | "branch" | "branchcode" | "outletid" | "outlet" | "outletcode" | "storeid" | "storecode" | "shopid" | "locationid" | "warehouseid" | "cabangid"
+        "branchid"
+            | "branch"
+            | "branchcode"
+            | "outletid"
+            | "outlet"
+            | "outletcode"
+            | "storeid"
+            | "storecode"
+            | "shopid"
+            | "locationid"
+            | "warehouseid"
+            | "cabangid"
     )
 }
 
 pub(super) fn is_branch_table(table: &str) -> bool {
-    matches!(plain(table).as_str(), "branch" | "branches" | "outlet" | "outlets" | "store" | "stores" | "shop" | "shops" | "location" | "locations" | "warehouses" | "cabang")
+    matches!(
+        plain(table).as_str(),
+        "branch"
+            | "branches"
+            | "outlet"
+            | "outlets"
+            | "store"
+            | "stores"
+            | "shop"
+            | "shops"
+            | "location"
+            | "locations"
+            | "warehouses"
+            | "cabang"
+    )
 }
 
 pub(super) fn is_merchant(column: &str) -> bool {
-    matches!(plain(column).as_str(), "merchantid" | "merchant" | "tenantid" | "tenant" | "companyid" | "organizationid" | "organisationid" | "orgid")
+    matches!(
+        plain(column).as_str(),
+        "merchantid" | "merchant" | "tenantid" | "tenant" | "companyid" | "organizationid" | "organisationid" | "orgid"
+    )
 }
 
 #[cfg(test)]

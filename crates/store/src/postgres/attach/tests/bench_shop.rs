@@ -32,14 +32,21 @@ async fn a_shop_service_has_its_three_collections() {
     foreign.attach().await;
     let first = foreign.sequence().await;
     let tea = row(&first, B1, "product", TEA);
-    assert_eq!((&tea["price"], &tea["stock"], &tea["tags"]), (&json!({"amount": 1_250_050, "currency": "USD"}), &json!("41.5"), &json!(["hot", "tea"])));
+    assert_eq!(
+        (&tea["price"], &tea["stock"], &tea["tags"]),
+        (&json!({"amount": 1_250_050, "currency": "USD"}), &json!("41.5"), &json!(["hot", "tea"]))
+    );
     assert_eq!(row(&first, B2, "product", TEA)["stock"], Value::Null, "the other branch has no row for it");
     assert_eq!(row(&first, B1, "inventory", "1")["quantity"], "41.5");
     let sale = row(&first, B1, "transaction", SALE);
-    assert_eq!((&sale["total"]["amount"], &sale["occurred_at"], &sale["status"]), (&json!(2_500_000), &json!("2026-11-22T06:41:00.123Z"), &json!("completed")));
+    assert_eq!(
+        (&sale["total"]["amount"], &sale["occurred_at"], &sale["status"]),
+        (&json!(2_500_000), &json!("2026-11-22T06:41:00.123Z"), &json!("completed"))
+    );
     let line = row(&first, B1, "transaction_items", &format!("{SALE}:1"));
     assert_eq!((&line["quantity"], &line["price"]["amount"]), (&json!("2"), &json!(1_250_000)));
-    let names: Vec<String> = foreign.client().query("SELECT name FROM mstore.branch ORDER BY name", &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let names: Vec<String> =
+        foreign.client().query("SELECT name FROM mstore.branch ORDER BY name", &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert_eq!(names, ["Kuta", "Pasar Baru"]);
 }
 

@@ -27,7 +27,10 @@ async fn northwind_is_attached_as_it_is() {
         assert_eq!(tally(&first, collection), (expect, vec![]), "{collection}");
     }
     let chai = row(&first, "main", "product", "1");
-    assert_eq!((&chai["name"], &chai["price"], &chai["stock"]), (&json!("Chai"), &json!({"amount": 1800, "currency": "USD"}), &json!("39")));
+    assert_eq!(
+        (&chai["name"], &chai["price"], &chai["stock"]),
+        (&json!("Chai"), &json!({"amount": 1800, "currency": "USD"}), &json!("39"))
+    );
     assert_eq!((&chai["sku"], &chai["is_active"], &chai["track_stock"]), (&json!("1"), &json!(false), &json!(true)));
     let detail = row(&first, "main", "order_details", "10248:11");
     assert_eq!((&detail["unit_price"]["amount"], &detail["quantity"], &detail["discount"]), (&json!(1400), &json!("12"), &json!("0")));
@@ -38,7 +41,13 @@ async fn northwind_is_attached_as_it_is() {
     assert_eq!(row(&second, "main", "product", "1")["price"]["amount"], 1840);
     let Found::Bad(why) = &second[&("main".into(), "product".into(), "2".into())] else { panic!("{second:?}") };
     assert!(why.contains("price") && why.contains("19.123") && why.contains("2 decimals"), "{why}");
-    let moved = ["-main order_details 10248:11", "-main order_details 10248:42", "-main order_details 10248:72", "-main order_details 10249:14", "+main order_details 10250:14"];
+    let moved = [
+        "-main order_details 10248:11",
+        "-main order_details 10248:42",
+        "-main order_details 10248:72",
+        "-main order_details 10249:14",
+        "+main order_details 10250:14",
+    ];
     let details: Vec<String> = marked(&second).into_iter().filter(|mark| mark.contains("order_details")).collect();
     assert_eq!(details, moved);
 }
