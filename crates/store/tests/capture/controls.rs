@@ -1,9 +1,9 @@
 //! The naive methods under the full workload: each must be caught, or this workload would catch nobody.
 
-use mstore_rig::{Postgres, Program, have};
+use mstore_rig::{Program, have};
 
 use crate::{
-    naive::{Method, Reader, SCHEMA},
+    naive::{self, Method, Reader, SCHEMA},
     observer::{Findings, Observer},
     stage,
     workload::Shop,
@@ -16,7 +16,7 @@ const ROUNDS: usize = 5;
 
 /// One round of a method against the writers.
 async fn round(method: Method) -> Findings {
-    let postgres = Postgres::shared();
+    let postgres = naive::server();
     let database = postgres.database("control");
     let shop = Shop { url: database.url(), schema: SCHEMA, has_merge: postgres.major_version() >= 15 };
     method.install(&shop.url).await;
@@ -25,7 +25,10 @@ async fn round(method: Method) -> Findings {
     let mut observer = Observer::new(0);
     observer.begin_with(shop.source().await);
     let writers = shop.clone();
-    stage::watch(&mut reader, observer, &shop, async move { writers.write(TRANSACTIONS).await }).await
+    let writing = tokio::spawn(async move { writers.write(TRANSACTIONS).await });
+    let found = stage::watch(&mut reader, observer, &shop, &writing).await;
+    writing.await.unwrap();
+    found
 }
 
 /// Rounds until the method is caught at what it does wrong.

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use mstore_rig::{Postgres, Program, have};
+use mstore_rig::{Program, have};
 
 use crate::{
-    naive::{Method, Reader, SCHEMA},
+    naive::{self, Method, Reader, SCHEMA},
     observer::Observer,
     session::Session,
     stage::Reads as _,
     workload::STEP,
 };
+
+/// A schedule that does not come to its end by then never will.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two writers and a reader.
 struct Scene {
@@ -23,7 +26,7 @@ struct Scene {
 
 impl Scene {
     async fn open(method: Method) -> Self {
-        let database = Postgres::shared().database("scene");
+        let database = naive::server().database("scene");
         let url = database.url();
         method.install(&url).await;
         let reader = Reader::start(method, &url, SCHEMA).await;
@@ -42,7 +45,7 @@ impl Scene {
                 changes = changes.checked_sub(self.poll().await).expect("more was told than happened");
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), told).await.expect("not everything was told");
+        tokio::time::timeout(PATIENCE, told).await.expect("not everything was told");
     }
 
     /// What the reader's audience believes the row to be.
@@ -121,7 +124,8 @@ async fn a_lock_taken_inside_a_snapshot_is_newer_than_it() {
         while first.number(waiters).await == 0 {}
         first.batch_execute("DELETE FROM mark; COMMIT").await.unwrap();
     };
-    let (seen, ()) = tokio::join!(waiting, taking);
+    let both = async { tokio::join!(waiting, taking) };
+    let (seen, ()) = tokio::time::timeout(PATIENCE, both).await.expect("nobody waits for the lock");
     assert_eq!(seen, 1, "it would sequence the mark a second time");
     assert_eq!(scene.late.number("SELECT count(*) FROM mark").await, 0);
     assert_eq!(scene.poll().await, 0);

@@ -1,7 +1,8 @@
 //! Methods of change capture in their smallest form: three that many a team has built, and the one that this store is built on.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::OnceLock};
 
+use mstore_rig::Postgres;
 use tokio_postgres::IsolationLevel;
 
 use crate::{observer::Observer, session::Session, stage::Reads};
@@ -27,6 +28,12 @@ CREATE FUNCTION naive.mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 CREATE TRIGGER mark_insert AFTER INSERT ON naive.inventory REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION naive.mark();
 CREATE TRIGGER mark_update AFTER UPDATE ON naive.inventory REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION naive.mark();
 CREATE TRIGGER mark_delete AFTER DELETE ON naive.inventory REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION naive.mark();";
+
+/// A server for the naive methods alone: a long transaction anywhere in it, be it in another database, would hold up a watermark.
+pub(crate) fn server() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    SERVER.get_or_init(Postgres::start)
+}
 
 /// A way to learn what changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! A reader beside all writers, from before the first transaction until everything has been told.
 
+use tokio::task::JoinHandle;
+
 use crate::{
     observer::{Findings, Observer},
     workload::Shop,
@@ -14,18 +16,11 @@ pub(crate) trait Reads {
     async fn settle(&mut self) {}
 }
 
-/// Reads without a pause while `writing` lasts, and to the end after it; what was wrong.
-pub(crate) async fn watch(
-    reader: &mut impl Reads,
-    mut observer: Observer,
-    shop: &Shop,
-    writing: impl Future<Output = ()> + Send + 'static,
-) -> Findings {
-    let writing = tokio::spawn(writing);
+/// Reads as long as `writing` lasts, and to the end after it; what was wrong.
+pub(crate) async fn watch(reader: &mut impl Reads, mut observer: Observer, shop: &Shop, writing: &JoinHandle<()>) -> Findings {
     while !writing.is_finished() {
         reader.poll(&mut observer).await;
     }
-    writing.await.unwrap();
     reader.settle().await;
     while reader.poll(&mut observer).await > 0 {}
     let found = observer.end(&shop.source().await);

@@ -41,10 +41,11 @@ async fn no_writer_in_any_language_escapes_the_triggers() {
     let mut observer = Observer::new(BULK_ROWS);
     observer.begin_with(shop.source().await);
     let writers = shop.clone();
-    let found = stage::watch(&mut reader, observer, &shop, async move {
+    let writing = tokio::spawn(async move {
         tokio::join!(writers.write(40), foreign::write(&writers, 60), bulk(&writers));
     });
-    let found = found.await;
+    let found = stage::watch(&mut reader, observer, &shop, &writing).await;
+    writing.await.unwrap();
     found.assert_clean();
     assert!(found.changes > 2 * BULK_ROWS as u64, "{found:?}");
 }
