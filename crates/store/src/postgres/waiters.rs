@@ -61,7 +61,7 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// Until every branch was visited; `None` when the store is closed.
+    /// Until every branch was visited; `None` when nobody will tell.
     pub(super) async fn visited(&mut self) -> Option<Visited> {
         (&mut self.done).await.ok()
     }
@@ -123,7 +123,7 @@ impl Waiters {
         }
     }
 
-    /// Nobody will be visited any more.
+    /// Nobody is told: the store is closed, or nobody knows whether their transactions outlived a lost connection.
     pub(super) fn close(&self) {
         self.lock().waiters.clear();
     }
