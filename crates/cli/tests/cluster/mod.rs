@@ -123,11 +123,9 @@ impl Sql {
         let messages = client.simple_query(sql).await;
         drop(client);
         let _ended = connection.await;
-        let rows = messages?.into_iter().filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|i| row.get(i).unwrap_or_default().to_owned()).collect())
-            }
-            _other => None,
+        let rows = messages?.into_iter().filter_map(|message| {
+            let tokio_postgres::SimpleQueryMessage::Row(row) = message else { return None };
+            Some((0..row.len()).map(|i| row.get(i).unwrap_or_default().to_owned()).collect())
         });
         Ok(rows.collect())
     }

@@ -98,7 +98,7 @@ fn statements(branches: &[String], n: u64) -> String {
              VALUES ('m1', '{branch}', 'w{n}', 'product', 'Q', 1000, 1000, 'delivery');"
         ));
     }
-    if n % 10 == 0 {
+    if n.is_multiple_of(10) {
         sql.push_str(&format!("UPDATE mstore.product SET name = 'name {n}' WHERE merchant_id = 'm1' AND id = 'P';"));
     }
     sql + "COMMIT"

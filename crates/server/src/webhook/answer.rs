@@ -129,7 +129,7 @@ mod tests {
     fn what_is_refused_again_and_again_is_set_aside() {
         let aside = |attempts| match attempt(Said::Refused("no".into()), attempts, Timestamp::from_ms(0), &config(), 1) {
             Attempt::Refused { is_set_aside, .. } => is_set_aside,
-            other => panic!("{other:?}"),
+            other @ (Attempt::Decided(_) | Attempt::Taken | Attempt::Failed { .. }) => panic!("{other:?}"),
         };
         assert_eq!([aside(0), aside(1), aside(2), aside(9)], [false, false, true, true]);
     }

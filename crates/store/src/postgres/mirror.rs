@@ -84,7 +84,9 @@ fn entry(row: &Row, i: usize) -> Result<HeadEntry, StoreError> {
 
 fn add_collections(row: &Row, i: usize, entry: &mut HeadEntry) -> Result<(), StoreError> {
     let names: Option<Vec<&str>> = row.get(i);
-    let (digests, last, rows): (Option<Vec<&str>>, Option<Vec<i64>>, Option<Vec<i64>>) = (row.get(i + 1), row.get(i + 2), row.get(i + 3));
+    let digests: Option<Vec<&str>> = row.get(i + 1);
+    let numbers = |column: usize| row.get::<_, Option<Vec<i64>>>(column);
+    let (last, rows) = (numbers(i + 2), numbers(i + 3));
     let (Some(names), Some(digests), Some(last), Some(rows)) = (names, digests, last, rows) else { return Ok(()) };
     for (((name, digest), last_seq), rows) in names.into_iter().zip(digests).zip(last).zip(rows) {
         let unsigned = |count: i64| u64::try_from(count).unwrap_or(0);

@@ -3,7 +3,7 @@
 //! Marks of transactions whose end the last round had seen were taken or put aside then, so a round looks at the others only, by the index on the
 //! transaction. However many deleted marks an old snapshot keeps in the table, they are not looked at again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use deadpool_postgres::Object;
 use mstore_protocol::BranchKey;
@@ -192,12 +192,10 @@ async fn add_stars(client: &Object, ask: &Ask<'_>, taken: &mut Taken) -> Result<
     room.branches = taken.branches.len();
     for row in client.query(&statement, &[&merchants]).await? {
         let Some(key) = key_of(&row).filter(|key| ask.takes(key)) else { continue };
-        if taken.branches.contains_key(&key) {
-            room.used += count(&row, 2);
-        } else if room.has(count(&row, 2)) {
-            taken.branches.insert(key, BTreeSet::new());
-        } else {
-            taken.is_behind = true;
+        match taken.branches.entry(key) {
+            Entry::Occupied(_) => room.used += count(&row, 2),
+            Entry::Vacant(place) if room.has(count(&row, 2)) => drop(place.insert(BTreeSet::new())),
+            Entry::Vacant(_) => taken.is_behind = true,
         }
     }
     let concerned: Vec<&BranchKey> = taken.branches.keys().filter(|key| taken.merchants.contains(key.merchant.as_str())).collect();

@@ -101,7 +101,7 @@ impl Trouble {
             Failed::Database(error) if is_conflict(&error) || is_gone(&error) => error.into(),
             Failed::Database(error) => match StoreError::from(error) {
                 StoreError::Failed(why) => Self::Branches(branches, StoreError::Failed(why)),
-                passing => Self::Passing(passing),
+                passing @ (StoreError::Refused { .. } | StoreError::Busy { .. } | StoreError::Closed) => Self::Passing(passing),
             },
             Failed::Store(error) => Self::Branches(branches, error),
         }
