@@ -37,25 +37,28 @@ pub(super) struct Wanted<'a> {
     pub(super) id: &'a str,
 }
 
+// Each row is looked up by its whole key: a plain join would be planned on the empty tables of a new server to read all rows of the branch for each, and stay
+// so. OFFSET 0 keeps the planner from making one of it.
 const PRODUCTS: &str = "SELECT k.i, p.sku, p.barcode, p.name, p.category, p.unit, coalesce(bp.price_amount, p.price_amount), m.currency,
     coalesce(bp.stock_milli, 0), p.track_stock <> 0, p.is_active <> 0, greatest(p.updated_at, bp.price_updated_at), r.items, r.quantities
   FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, id, i)
-  JOIN branch b ON b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id
-  JOIN merchant m ON m.merchant_id = k.merchant_id
-  JOIN product p ON p.merchant_id = k.merchant_id AND p.id = k.id
-  LEFT JOIN branch_product bp ON bp.merchant_id = k.merchant_id AND bp.branch_id = k.branch_id AND bp.product_id = k.id
+  CROSS JOIN LATERAL (SELECT 1 FROM branch b WHERE b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id OFFSET 0) b
+  CROSS JOIN LATERAL (SELECT m.currency FROM merchant m WHERE m.merchant_id = k.merchant_id OFFSET 0) m
+  CROSS JOIN LATERAL (SELECT p.* FROM product p WHERE p.merchant_id = k.merchant_id AND p.id = k.id OFFSET 0) p
+  LEFT JOIN LATERAL (SELECT s.price_amount, s.price_updated_at, s.stock_milli FROM branch_product s
+    WHERE s.merchant_id = k.merchant_id AND s.branch_id = k.branch_id AND s.product_id = k.id OFFSET 0) bp ON true
   LEFT JOIN LATERAL (SELECT array_agg(c.item_id ORDER BY c.item_id) AS items, array_agg(c.quantity_milli ORDER BY c.item_id) AS quantities
     FROM recipe c WHERE c.merchant_id = k.merchant_id AND c.product_id = k.id) r ON true";
 
 const INVENTORY: &str = "SELECT k.i, t.name, t.unit, t.quantity_milli, t.reorder_level_milli, t.updated_at
   FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, id, i)
-  JOIN branch b ON b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id
-  JOIN inventory t ON t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id";
+  CROSS JOIN LATERAL (SELECT 1 FROM branch b WHERE b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id OFFSET 0) b
+  CROSS JOIN LATERAL (SELECT t.* FROM inventory t WHERE t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id OFFSET 0) t";
 
 const TRANSACTIONS: &str = "SELECT k.i, t.body, t.recorded_at >= (SELECT value FROM setting WHERE name = 'transaction_cutoff')
   FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, id, i)
-  JOIN branch b ON b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id
-  JOIN transactions t ON t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id";
+  CROSS JOIN LATERAL (SELECT 1 FROM branch b WHERE b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id OFFSET 0) b
+  CROSS JOIN LATERAL (SELECT t.* FROM transactions t WHERE t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id OFFSET 0) t";
 
 /// The rows, one for each that is wanted: of our own tables, or of those that are attached. What is attached is read in the caller's transaction, and alone in it:
 /// a statement of somebody else between ([`is_joinable`]) would be undone when a table of others cannot be read.
