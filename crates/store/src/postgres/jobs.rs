@@ -100,13 +100,11 @@ impl<S: Sequencing> Jobs<S> {
 
     async fn sequenced(&self, mut wait: Wait) -> Result<Seen, StoreError> {
         self.sequencing.wake();
-        let busy = |detail: &str| StoreError::Busy { code: Code::Unavailable, detail: detail.into() };
-        let visited = timeout(SEQUENCED_WITHIN, wait.visited()).await;
-        let visited = visited.map_err(|_| busy("it is kept, but nobody sequences its branch now; ask again"))?;
+        let late =
+            || StoreError::Busy { code: Code::Unavailable, detail: "it is kept, but nobody sequences its branch now; ask again".into() };
+        let visited = timeout(SEQUENCED_WITHIN, wait.visited()).await.map_err(|_| late())?;
         failpoint::point("before_answer");
-        // A database that takes the place of another may not have it.
-        let lost = || busy("the database was lost before it was sequenced; ask again");
-        let Visited { commits, heads, durable_at_us } = visited.ok_or_else(lost)?;
+        let Visited { commits, heads, durable_at_us } = visited.ok_or(StoreError::Closed)?;
         Ok(Seen { commits, heads, durable_at_us })
     }
 }

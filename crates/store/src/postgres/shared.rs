@@ -114,12 +114,6 @@ impl Shared {
         self.heads.read().unwrap_or_else(PoisonError::into_inner).get(key).filter(|_| self.owned().have(key)).cloned()
     }
 
-    /// All heads in memory.
-    pub(super) fn heads(&self) -> Vec<(BranchKey, Head)> {
-        let heads = self.heads.read().unwrap_or_else(PoisonError::into_inner);
-        heads.iter().map(|(key, head)| (key.clone(), head.clone())).collect()
-    }
-
     /// The head is this now, durably.
     pub(super) fn set_head(&self, key: BranchKey, head: Head) {
         self.heads.write().unwrap_or_else(PoisonError::into_inner).insert(key, head);

@@ -115,11 +115,6 @@ async fn tend_once(shared: &Shared, client: &mut Option<Client>) -> Result<(), A
 async fn watch(shared: Arc<Shared>) {
     let mut client: Option<Client> = None;
     while !shared.is_closed() {
-        if client.as_ref().is_none_or(Client::is_closed) {
-            // Transactions of before may not have come along to where this one leads, and their numbers may be those of others there.
-            client = shared.connector.connect().await.ok();
-            shared.waiters.close();
-        }
         let held = shared.held();
         let open: Vec<(u64, BranchKey)> = shared.waiters.open().into_iter().filter(|(_, key)| !held.have(key)).collect();
         if open.is_empty() {
@@ -128,6 +123,9 @@ async fn watch(shared: Arc<Shared>) {
                 () = tokio::time::sleep(AGAIN_AFTER) => {}
             }
             continue;
+        }
+        if client.is_none() {
+            client = shared.connector.connect().await.ok();
         }
         if let Some(connected) = &client
             && let Err(error) = look(connected, &shared, &open).await

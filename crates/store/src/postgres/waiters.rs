@@ -61,7 +61,7 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// Until every branch was visited; `None` when nobody will tell.
+    /// Until every branch was visited; `None` when the store is closed.
     pub(super) async fn visited(&mut self) -> Option<Visited> {
         (&mut self.done).await.ok()
     }
@@ -123,7 +123,7 @@ impl Waiters {
         }
     }
 
-    /// Nobody is told: the store is closed, or nobody knows whether their transactions outlived a lost connection.
+    /// Nobody will be visited any more.
     pub(super) fn close(&self) {
         self.lock().waiters.clear();
     }

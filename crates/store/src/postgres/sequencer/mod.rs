@@ -4,7 +4,6 @@
 
 mod extras;
 mod marks;
-mod reconnect;
 mod round;
 mod write;
 
@@ -74,10 +73,6 @@ pub(super) struct Sequencer {
     /// A round failed for a reason that lies in some branch: one at a time until it is found.
     one_branch: bool,
     balanced_at: Option<Instant>,
-    /// When the connection of the last turn was made; none when we gave it up ourselves.
-    connection: Option<Instant>,
-    /// A connection was lost, and what is remembered has not been held against the database yet.
-    is_lost: bool,
     cleaned_at: Instant,
     last_round: Instant,
     last_traffic: Instant,
@@ -85,10 +80,8 @@ pub(super) struct Sequencer {
 
 /// Why a round was not made.
 enum Trouble {
-    /// Somebody else was faster: nothing is wrong with any branch.
+    /// Somebody else was faster, or the connection is gone: nothing is wrong with any branch.
     Passing(StoreError),
-    /// The connection is gone.
-    Lost(StoreError),
     /// The shards are not ours any more.
     NotOurs,
     /// Something in one of these branches cannot be written.
@@ -98,7 +91,7 @@ enum Trouble {
 impl Trouble {
     fn of(failed: Failed, branches: Vec<BranchKey>) -> Self {
         match failed {
-            Failed::Database(error) if is_conflict(&error) || is_gone(&error) => error.into(),
+            Failed::Database(error) if is_conflict(&error) || is_gone(&error) => Self::Passing(error.into()),
             Failed::Database(error) => match StoreError::from(error) {
                 StoreError::Failed(why) => Self::Branches(branches, StoreError::Failed(why)),
                 passing @ (StoreError::Refused { .. } | StoreError::Busy { .. } | StoreError::Closed) => Self::Passing(passing),
@@ -110,7 +103,7 @@ impl Trouble {
 
 impl From<tokio_postgres::Error> for Trouble {
     fn from(error: tokio_postgres::Error) -> Self {
-        if is_gone(&error) { Self::Lost(error.into()) } else { Self::Passing(error.into()) }
+        Self::Passing(error.into())
     }
 }
 
@@ -131,8 +124,6 @@ impl Sequencer {
             barriers: Vec::new(),
             one_branch: false,
             balanced_at: None,
-            connection: None,
-            is_lost: false,
             cleaned_at: now,
             last_round: now,
             last_traffic: now,
@@ -192,11 +183,11 @@ impl Sequencer {
                 self.balanced_at = None;
                 return Duration::ZERO;
             }
-            Trouble::Passing(error) | Trouble::Lost(error) if failures == 1 => {
+            Trouble::Passing(error) if failures == 1 => {
                 tracing::debug!(%error, "round done again");
                 return Duration::ZERO;
             }
-            Trouble::Passing(error) | Trouble::Lost(error) => tracing::warn!(%error, failures, "cannot sequence now"),
+            Trouble::Passing(error) => tracing::warn!(%error, failures, "cannot sequence now"),
             Trouble::Branches(branches, error) => self.suspect(branches, &error),
         }
         let most = (Duration::from_millis(5) * 2_u32.saturating_pow(failures.min(16))).min(PAUSE_MAX);
@@ -232,8 +223,7 @@ impl Sequencer {
     async fn turn(&mut self, woken: bool) -> Result<bool, Trouble> {
         let client = self.pool.get().await.map_err(|error| Trouble::Passing(error.into()))?;
         let outcome = self.turn_on(&client, woken).await;
-        if let Err(trouble) = &outcome {
-            self.part(&client, trouble);
+        if outcome.is_err() {
             // Whatever transaction it was in ends with the connection.
             drop(Object::take(client));
         }
@@ -241,7 +231,6 @@ impl Sequencer {
     }
 
     async fn turn_on(&mut self, client: &Object, woken: bool) -> Result<bool, Trouble> {
-        self.meet(client).await?;
         if self.balanced_at.is_none_or(|at| at.elapsed() > BALANCE_EVERY) {
             self.balance(client).await?;
         }
