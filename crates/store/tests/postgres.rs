@@ -143,8 +143,12 @@ async fn a_branch_that_cannot_be_written_stops_no_other() {
 async fn two_servers_share_the_branches_and_answer_for_each_other() {
     let Some((one, database)) = shop().await else { return };
     let two = on(&database, one.clock.clone()).await;
-    let shares = || database.psql("SELECT count(*) FROM mstore.shard WHERE server_id IS NOT NULL GROUP BY server_id ORDER BY 1");
-    wait_for(async || shares() == "32\n32").await;
+    // Every branch that there could be belongs to one of them, and each has about half.
+    let names: Vec<_> = (0..400).map(|n| branch(&format!("n{n}"))).collect();
+    let owned_by = |f: &Fixture| names.iter().filter(|key| f.store.owns(key)).count();
+    let is_disjoint = || names.iter().all(|key| one.store.owns(key) != two.store.owns(key));
+    wait_for(async || is_disjoint() && (100..300).contains(&owned_by(&one))).await;
+    assert_eq!(database.psql("SELECT count(*) FROM mstore.shard GROUP BY server_id"), "32\n32");
     for n in 0..20 {
         for f in [&one, &two] {
             for at in ["a", "b"] {

@@ -180,8 +180,8 @@ impl SyncStore for PgStore {
         cases::accept(self, upload).await
     }
 
-    /// Of branches that this server sequences, from memory, as durable as it is published. Of others it is read from the database each time: whatever a device
-    /// has heard from another server was committed before, so no answer is older than that.
+    /// Of branches that this server sequences, from memory; of others, and while a round is being committed, it is read from the database each time: whatever a
+    /// device has heard from another server was committed before, so no answer is older than that.
     async fn head(&self, key: &BranchKey) -> Result<Option<Head>, StoreError> {
         if self.shared.is_closed() {
             return Err(StoreError::Closed);

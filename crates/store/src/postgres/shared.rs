@@ -48,6 +48,7 @@ pub(super) struct Shared {
     heads: RwLock<HashMap<BranchKey, Head>>,
     shards: AtomicU64,
     lease_until: Mutex<Option<Instant>>,
+    is_committing: AtomicBool,
     is_closed: AtomicBool,
     has_ended: AtomicBool,
 }
@@ -74,6 +75,7 @@ impl Shared {
             heads: RwLock::default(),
             shards: AtomicU64::new(0),
             lease_until: Mutex::new(None),
+            is_committing: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
         }
@@ -109,9 +111,22 @@ impl Shared {
         *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// The head of a branch that is ours, from memory.
+    /// The head of a branch that is ours, from memory; not while that may be older than what another server can read already.
     pub(super) fn own_head(&self, key: &BranchKey) -> Option<Head> {
+        if self.is_committing() {
+            return None;
+        }
         self.heads.read().unwrap_or_else(PoisonError::into_inner).get(key).filter(|_| self.owned().have(key)).cloned()
+    }
+
+    /// A round is about to commit, or what it did is in memory now.
+    pub(super) fn set_committing(&self, is_committing: bool) {
+        self.is_committing.store(is_committing, Ordering::SeqCst);
+    }
+
+    /// Whether heads in the database may be newer than those in memory.
+    pub(super) fn is_committing(&self) -> bool {
+        self.is_committing.load(Ordering::SeqCst)
     }
 
     /// The head is this now, durably.

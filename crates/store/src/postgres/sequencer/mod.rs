@@ -231,6 +231,9 @@ impl Sequencer {
     }
 
     async fn turn_on(&mut self, client: &Object, woken: bool) -> Result<bool, Trouble> {
+        if self.shared.is_committing() {
+            self.recover(client).await?;
+        }
         if self.balanced_at.is_none_or(|at| at.elapsed() > BALANCE_EVERY) {
             self.balance(client).await?;
         }
@@ -263,6 +266,18 @@ impl Sequencer {
         if balanced.gained.count() > 0 {
             self.load(client, balanced.gained).await?;
         }
+        Ok(())
+    }
+
+    /// A round failed while it was written: whether it was committed only the database knows.
+    async fn recover(&mut self, client: &Object) -> Result<(), Trouble> {
+        let statement = client.prepare_cached("SELECT coalesce(max(id), 0) FROM outbox WHERE id > $1 AND id < $2").await?;
+        let end = (self.last_id >> super::IDS_PER_START) + 1 << super::IDS_PER_START;
+        let row = client.query_one(&statement, &[&mirror::signed(self.last_id), &mirror::signed(end)]).await?;
+        self.last_id = self.last_id.max(mirror::count(&row, 0));
+        self.backlog.clear();
+        self.load(client, self.shared.held()).await?;
+        self.shared.set_committing(false);
         Ok(())
     }
 
@@ -318,7 +333,9 @@ impl Sequencer {
         self.barriers.append(&mut self.shared.take_barriers());
         let aside: BTreeSet<BranchKey> = self.retry_at.iter().filter(|(_, at)| **at > now).map(|(key, _)| key.clone()).collect();
         let made = self.make(client, now, &aside).await?;
-        Ok(self.accept(made, now, aside))
+        let had_traffic = self.accept(made, now, aside);
+        self.shared.set_committing(false);
+        Ok(had_traffic)
     }
 
     async fn make(&self, client: &Object, now: Timestamp, without: &BTreeSet<BranchKey>) -> Result<Made, Trouble> {
@@ -355,9 +372,11 @@ impl Sequencer {
         }
         let Made { snapshot, taken, branches, entries, acknowledged, collapsed, .. } = &made;
         let writes = Writes { client, now, snapshot, taken, branches, entries, collapsed, acknowledged };
+        let written = writes.write().await;
+        let forgotten = written.map_err(|error| Trouble::of(error.into(), names.clone()))?;
         failpoint::point("before_commit");
-        let written = writes.commit().await;
-        let forgotten = written.map_err(|error| Trouble::of(error.into(), names))?;
+        self.shared.set_committing(true);
+        client.batch_execute("COMMIT").await.map_err(|error| Trouble::of(error.into(), names))?;
         failpoint::point("after_commit");
         made.forgotten = forgotten;
         Ok(made)

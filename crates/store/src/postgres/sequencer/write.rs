@@ -1,4 +1,4 @@
-//! Writes what a round has decided: statements follow each other without waiting for answers. COMMIT waits for all of them, for a statement that has to be
+//! Writes what a round has decided: statements follow each other without waiting for answers. COMMIT has to wait for all of them, for a statement that must be
 //! prepared first would come after it.
 
 use deadpool_postgres::Object;
@@ -49,8 +49,8 @@ pub(super) struct Writes<'a> {
 type Statement<'a> = BoxFuture<'a, Result<(), Error>>;
 
 impl Writes<'_> {
-    /// Writes everything and commits; answers the heads of the acknowledged entries.
-    pub(super) async fn commit(&self) -> Result<Vec<i64>, Error> {
+    /// Writes everything; answers the heads of the acknowledged entries.
+    pub(super) async fn write(&self) -> Result<Vec<i64>, Error> {
         if !self.collapsed.is_empty() {
             self.execute("DELETE FROM outbox WHERE head = ANY($1)", self.collapsed.to_vec()).await?;
         }
@@ -74,7 +74,6 @@ impl Writes<'_> {
         self.alarm(&mut statements);
         statements.push(marks::delete(self.client, self.taken, &visited).boxed());
         let (_, forgotten) = try_join(try_join_all(statements), forget(self.client, self.acknowledged)).await?;
-        self.client.batch_execute("COMMIT").await?;
         Ok(forgotten)
     }
 
