@@ -272,7 +272,7 @@ impl Sequencer {
     /// A round failed while it was written: whether it was committed only the database knows.
     async fn recover(&mut self, client: &Object) -> Result<(), Trouble> {
         let statement = client.prepare_cached("SELECT coalesce(max(id), 0) FROM outbox WHERE id > $1 AND id < $2").await?;
-        let end = (self.last_id >> super::IDS_PER_START) + 1 << super::IDS_PER_START;
+        let end = ((self.last_id >> super::IDS_PER_START) + 1) << super::IDS_PER_START;
         let row = client.query_one(&statement, &[&mirror::signed(self.last_id), &mirror::signed(end)]).await?;
         self.last_id = self.last_id.max(mirror::count(&row, 0));
         self.backlog.clear();
