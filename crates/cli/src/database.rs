@@ -35,6 +35,7 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
             tombstone_keep_days: config.retention.deletion_keep_days,
             operation_keep_days: config.retention.operation_keep_days,
             alarm_keep_days: config.retention.alarm_keep_days,
+            ledger_keep_days: config.retention.ledger_keep_days,
             commits_keep_max: config.retention.commits_keep_max.into(),
             outbox_per_branch_max: config.retention.outbox_per_branch_max,
             ..SqliteConfig::new(&path, system_clock())
@@ -50,6 +51,7 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
         tombstone_keep_days: config.retention.deletion_keep_days,
         operation_keep_days: config.retention.operation_keep_days,
         alarm_keep_days: config.retention.alarm_keep_days,
+        ledger_keep_days: config.retention.ledger_keep_days,
         commits_keep_max: config.retention.commits_keep_max.into(),
         outbox_per_branch_max: config.retention.outbox_per_branch_max,
         ..PgConfig::new(own.connect_url()?, system_clock())

@@ -54,6 +54,7 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     queue: SyncSender<Command>,
     permits: Semaphore,
+    ledger_keep_days: u32,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -71,7 +72,8 @@ impl SqliteStore {
             checkpoint::spawn(config.path.clone(), Arc::clone(&shared))?,
         ];
         let readers = Readers::new(config.path.clone(), config.readers);
-        Ok(Arc::new(Self { shared, readers, queue, permits: Semaphore::new(QUEUE_MAX), threads: Mutex::new(threads) }))
+        let (permits, ledger_keep_days) = (Semaphore::new(QUEUE_MAX), config.ledger_keep_days);
+        Ok(Arc::new(Self { shared, readers, queue, permits, ledger_keep_days, threads: Mutex::new(threads) }))
     }
 
     /// Hands a job to the writer and waits for its answer.

@@ -15,6 +15,7 @@ use super::{
     resolve,
     source::{self, Source, Tables},
     triggers::{self, Capture},
+    windows,
 };
 
 /// How long a try for a table's lock waits.
@@ -138,6 +139,7 @@ pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut (dy
         }
         fixed_branch(&transaction, &planned.mapping, merchant).await?;
         registry::store(&transaction, &planned.mapping, &planned.tables, &merchant.currency, planned.source.table.oid).await?;
+        windows::begin(&transaction, &planned.mapping.name, planned.source.window.as_ref().map(|window| window.days)).await?;
     }
     registry::store_shared(&transaction, &Shared { merchant: merchant.clone(), branches: plan.mapping.branches.clone() }).await?;
     transaction.commit().await?;

@@ -160,6 +160,7 @@ fn collection(
         merchant,
         branch,
         new_columns: NewColumns::Ignore,
+        window: None,
         joins,
         watches: Vec::new(),
         fields,

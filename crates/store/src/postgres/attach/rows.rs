@@ -15,6 +15,8 @@ pub(in crate::postgres) enum Found {
     Is(Box<str>),
     /// The branch has no such row.
     Gone,
+    /// It has one, but it is too old to be on devices.
+    Expired,
     /// It breaks the rules of rows: why.
     Bad(String),
 }
@@ -78,6 +80,10 @@ pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[
         }
         if std::mem::replace(&mut seen[at], true) {
             found[at] = Found::Bad("several rows have this key".into());
+            continue;
+        }
+        if source.window.is_some() && !row.get::<_, bool>(source.values.len() + 3) {
+            found[at] = Found::Expired;
             continue;
         }
         let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 3)).collect();

@@ -12,6 +12,7 @@ use super::{
 };
 
 mod fields;
+mod window;
 
 pub(super) use fields::{Compiled, Value};
 
@@ -36,6 +37,8 @@ pub(super) struct Source {
     pub(super) branch: Option<String>,
     /// Whether a row of the table itself says whose it is.
     pub(super) is_direct: bool,
+    /// How old a row may be.
+    pub(super) window: Option<window::Compiled>,
     /// Joins that tell whose a row is.
     joins: String,
     /// Further joins that a whole row needs.
@@ -70,6 +73,7 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
     let (merchant, merchant_is_own) = scope.place(&mapping.merchant, "merchant").map_err(fail)?;
     let (branch, branch_is_own) = scope.place(&mapping.branch, "branch").map_err(fail)?;
     let merchant = merchant.ok_or_else(|| fail("merchant: { every = true } is for branches".into()))?;
+    let window = mapping.window.as_ref().map(|window| window::compile(&scope, mapping, window)).transpose().map_err(fail)?;
     let related = scope.related(&key).map_err(fail)?;
     let is_branch_joined = mapping.joins.iter().any(asks_branch);
     if is_branch_joined && branch.is_some() {
@@ -88,6 +92,7 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
         merchant,
         branch,
         is_direct,
+        window,
         joins,
         branch_joins,
         related,
@@ -295,10 +300,11 @@ impl Source {
         (format!("unnest($1::text[], {}) WITH ORDINALITY AS w(branch, {}, n)", arrays.join(", "), names.join(", ")), equal.join(" AND "))
     }
 
-    /// Whole rows by key: `n, merchant, branch, values…`.
+    /// Whole rows by key: `n, merchant, branch, values…`, and with a window whether they are young enough.
     pub(super) fn rows_sql(&self) -> String {
         let (wanted, equal) = self.wanted_sql();
-        let values: String = self.values.iter().map(|value| format!(", {value}")).collect();
+        let is_young = self.window.as_ref().map(window::Compiled::is_young);
+        let values: String = self.values.iter().chain(&is_young).map(|value| format!(", {value}")).collect();
         let (merchant, branch, own) = (&self.merchant, self.branch_sql(), self.own_sql());
         format!("SELECT w.n, {merchant}, {branch}{values} FROM {wanted} JOIN {own} ON {equal}{}{}", self.joins, self.branch_joins)
     }
@@ -313,13 +319,20 @@ impl Source {
         format!("{} AS {OWN}", self.table.name.sql())
     }
 
-    /// All rows by key after another: `id, merchant, branch`; `$1` the limit, `$2…` the parts of the key to go on after.
+    /// The table and the joins that tell whose a row is, after FROM.
+    pub(super) fn own_with_joins(&self) -> String {
+        format!("{}{}", self.own_sql(), self.joins)
+    }
+
+    /// All rows that may be on devices, by key after another: `id, merchant, branch`; `$1` the limit, `$2…` the parts of the key to go on after.
     pub(super) fn page_sql(&self, after: bool) -> String {
         let columns: Vec<String> = self.key.iter().map(|column| format!("{OWN}.{}", quoted(&column.name))).collect();
         let columns = columns.join(", ");
         let casts: Vec<String> =
             self.key.iter().enumerate().map(|(i, column)| key::cast_sql(column, &format!("${}::text", i + 2))).collect();
-        let condition = if after { format!(" WHERE ({columns}) > ({})", casts.join(", ")) } else { String::new() };
+        let after = after.then(|| format!("({columns}) > ({})", casts.join(", ")));
+        let conditions: Vec<String> = after.into_iter().chain(self.window.as_ref().map(window::Compiled::is_young)).collect();
+        let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         let (id, merchant, branch, own) = (self.id_sql(), &self.merchant, self.branch_sql(), self.own_sql());
         format!("SELECT {id}, {merchant}, {branch} FROM {own}{}{condition} ORDER BY {columns} LIMIT $1", self.joins)
     }

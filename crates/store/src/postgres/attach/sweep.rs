@@ -143,7 +143,7 @@ async fn compare(client: &impl GenericClient, registered: &Registered, places: &
         !is_marked
             && match &found[*at] {
                 Found::Is(row) => text.as_deref() != Some(&**row),
-                Found::Gone => text.is_some(),
+                Found::Gone | Found::Expired => text.is_some(),
                 // Whoever sequences tells about it, once.
                 Found::Bad(_) => true,
             }
