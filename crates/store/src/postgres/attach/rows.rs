@@ -93,6 +93,20 @@ pub(super) async fn probe(client: &impl GenericClient, source: &Source) -> Resul
     Ok(())
 }
 
+/// Runs every statement that reads a collection, for no row.
+pub(super) async fn check(client: &impl GenericClient, source: &Source) -> Result<(), AttachError> {
+    probe(client, source).await?;
+    let none = Wanted::new(source, std::iter::empty());
+    client.query(&source.owners_sql(), &none.params()).await?;
+    client.query(&source.page_sql(false), &[&0_i64]).await?;
+    for related in &source.related {
+        let parts = vec![Vec::<String>::new(); related.lefts.len()];
+        let params: Vec<_> = parts.iter().map(|part| part as &(dyn ToSql + Sync)).collect();
+        client.query(&source.related_sql(related), &params).await?;
+    }
+    Ok(())
+}
+
 /// One row as canonical text.
 fn text(source: &Source, id: &str, values: &[Option<&str>]) -> Found {
     let mut out = String::with_capacity(256);
@@ -109,7 +123,13 @@ fn text(source: &Source, id: &str, values: &[Option<&str>]) -> Found {
                 out.push_str(json);
                 Ok(())
             }
-            Value::Column { at, convert } => convert.write(&mut out, values.get(*at).copied().flatten(), values),
+            Value::Column { at, convert, otherwise } => match (values.get(*at).copied().flatten(), otherwise) {
+                (None, Some(json)) => {
+                    out.push_str(json);
+                    Ok(())
+                }
+                (value, _) => convert.write(&mut out, value, values),
+            },
         };
         if let Err(why) = written {
             return Found::Bad(format!("{}: {why}", field.name));
