@@ -84,7 +84,7 @@ async fn attach(database: &Database<'_>) -> Attacher {
     let mut attacher = Attacher::connect(&database.url()).await.unwrap();
     attacher.prepare().await.unwrap();
     let plan = attacher.plan(proposed(&attacher).await).await.unwrap();
-    attacher.install(&plan, &mut |_| {}).await.unwrap();
+    attacher.install(&plan, None, &mut |_| {}).await.unwrap();
     attacher
 }
 

@@ -8,7 +8,7 @@ mod run;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-pub(crate) use attach::{AttachArgs, DetachArgs};
+pub(crate) use attach::{AttachArgs, DetachArgs, OnOff};
 pub(crate) use bench::{BenchArgs, BenchName, Via};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use desk::{Arrival, Letter, LetterAction, StockAction, StockArgs, Where};

@@ -36,7 +36,8 @@ macro_rules! store_conformance {
             a_gap_is_alarmed_once_and_cleared_when_filled a_number_used_twice_is_alarmed_and_accepted a_recipe_consumes_and_gives_back
             a_transfer_is_out_here_and_in_there an_untracked_product_keeps_its_stock an_operation_without_effect_gets_the_head
             with_a_backend_deciding_operations_await_their_event events_are_idempotent_and_versioned an_upload_to_nowhere_is_refused
-            an_operation_named_before_its_upload_does_not_wait a_transaction_event_becomes_a_row
+            an_operation_named_before_its_upload_does_not_wait an_event_for_another_branch_names_an_operation_in_its_own
+            an_operation_named_elsewhere_before_its_upload_is_named_in_its_own a_transaction_event_becomes_a_row
             a_transaction_event_overwrites_nothing an_event_out_of_range_is_malformed);
         $crate::store_conformance!(@tests $backend, $make, stock:
             a_count_sets_the_base a_late_delta_has_no_effect a_late_count_keeps_later_deltas near_a_count_is_flagged

@@ -18,7 +18,7 @@ WITH RECURSIVE base AS (
 SELECT json_build_object(
   'oid', c.oid::bigint, 'schema', n.nspname, 'relation', c.relname, 'kind', c.relkind,
   'columns', (SELECT coalesce(json_agg(json_build_object(
-      'name', a.attname, 'cast', format_type(base.base, NULL), 'type', t.typname, 'category', t.typcategory, 'sort', t.typtype,
+      'name', a.attname, 'cast', format_type(base.base, -1), 'type', t.typname, 'category', t.typcategory, 'sort', t.typtype,
       'scale', CASE WHEN t.typname = 'numeric' AND a.atttypmod > 4 THEN (a.atttypmod - 4) & 2047 END,
       'not_null', a.attnotnull, 'generated', a.attgenerated <> '') ORDER BY a.attnum), '[]')
     FROM pg_attribute a JOIN base ON base.type = a.atttypid JOIN pg_type t ON t.oid = base.base
@@ -27,6 +27,11 @@ SELECT json_build_object(
     SELECT i.indisprimary, i.indexrelid, (SELECT json_agg(a.attname ORDER BY x.at) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS x(number, at)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = x.number WHERE x.at <= i.indnkeyatts) AS names
     FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL) k),
+  'indexes', (SELECT coalesce(json_agg(k.names), '[]') FROM (
+    SELECT (SELECT json_agg(a.attname ORDER BY x.at) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS x(number, at)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = x.number WHERE x.at <= i.indnkeyatts) AS names
+    FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am am ON am.oid = ic.relam
+    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND am.amname = 'btree') k),
   'references', (SELECT coalesce(json_agg(json_build_object(
       'columns', (SELECT json_agg(a.attname ORDER BY x.at) FROM unnest(r.conkey) WITH ORDINALITY AS x(number, at)
         JOIN pg_attribute a ON a.attrelid = r.conrelid AND a.attnum = x.number),
@@ -79,6 +84,7 @@ mod raw {
         kind: Kind,
         columns: Vec<RawColumn>,
         keys: Vec<Vec<String>>,
+        indexes: Vec<Vec<String>>,
         references: Vec<RawReference>,
         parts: Vec<RawPart>,
         rows_estimate: i64,
@@ -134,6 +140,7 @@ mod raw {
             kind: raw.kind,
             columns: raw.columns.into_iter().map(column).collect(),
             keys: raw.keys,
+            indexes: raw.indexes,
             references: raw.references.into_iter().map(reference).collect(),
             parts: raw.parts.into_iter().map(part).collect(),
             rows_estimate: raw.rows_estimate,

@@ -82,11 +82,11 @@ pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[
             found[at] = Found::Bad("several rows have this key".into());
             continue;
         }
-        if source.window.is_some() && !row.get::<_, bool>(source.values.len() + 3) {
+        if !row.get::<_, bool>(3) {
             found[at] = Found::Expired;
             continue;
         }
-        let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 3)).collect();
+        let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 4)).collect();
         found[at] = text(source, id, &values);
     }
     Ok(found)
@@ -96,6 +96,20 @@ pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[
 pub(super) async fn probe(client: &impl GenericClient, source: &Source) -> Result<(), AttachError> {
     let none = Wanted::new(source, std::iter::empty());
     client.query(&source.rows_sql(), &none.params()).await?;
+    Ok(())
+}
+
+/// Runs every statement that reads a collection, for no row.
+pub(super) async fn check(client: &impl GenericClient, source: &Source) -> Result<(), AttachError> {
+    probe(client, source).await?;
+    let none = Wanted::new(source, std::iter::empty());
+    client.query(&source.owners_sql(), &none.params()).await?;
+    client.query(&source.page_sql(false), &[&0_i64]).await?;
+    for related in &source.related {
+        let parts = vec![Vec::<String>::new(); related.lefts.len()];
+        let params: Vec<_> = parts.iter().map(|part| part as &(dyn ToSql + Sync)).collect();
+        client.query(&source.related_sql(related), &params).await?;
+    }
     Ok(())
 }
 
@@ -115,7 +129,13 @@ fn text(source: &Source, id: &str, values: &[Option<&str>]) -> Found {
                 out.push_str(json);
                 Ok(())
             }
-            Value::Column { at, convert } => convert.write(&mut out, values.get(*at).copied().flatten(), values),
+            Value::Column { at, convert, otherwise } => match (values.get(*at).copied().flatten(), otherwise) {
+                (None, Some(json)) => {
+                    out.push_str(json);
+                    Ok(())
+                }
+                (value, _) => convert.write(&mut out, value, values),
+            },
         };
         if let Err(why) = written {
             return Found::Bad(format!("{}: {why}", field.name));

@@ -36,7 +36,7 @@ async fn advance_one(client: &impl GenericClient, name: &str, registered: &Regis
     let (name, kind, id) = (literal(name), literal(A_ROW), source.id_sql());
     let sql = format!(
         "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id) SELECT {name}, '', {kind}, {id} FROM {} WHERE {passed}",
-        source.own_with_joins()
+        source.own_with_joins_sql()
     );
     client.execute(&sql, &[&since, &until]).await?;
     Ok(())

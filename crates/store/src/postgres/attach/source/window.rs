@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        mapping::{CollectionMapping, Window},
+        mapping::{self, CollectionMapping},
         name::{ColumnName, literal, quoted},
         table::Family,
     },
@@ -14,7 +14,7 @@ const DAYS_MAX: u32 = 3_660;
 
 /// A window that was checked.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Compiled {
+pub(in super::super) struct Window {
     /// The column with its alias.
     column: String,
     of: Of,
@@ -34,7 +34,7 @@ enum Of {
 }
 
 /// Checks the window of a collection.
-pub(super) fn compile(scope: &Scope<'_>, mapping: &CollectionMapping, window: &Window) -> Result<Compiled, String> {
+pub(super) fn compile(scope: &Scope<'_>, mapping: &CollectionMapping, window: &mapping::Window) -> Result<Window, String> {
     let fail = |why: String| format!("window: {why}");
     let name: &ColumnName = &window.column;
     let (alias, column) = scope.column(name).map_err(fail)?;
@@ -47,7 +47,7 @@ pub(super) fn compile(scope: &Scope<'_>, mapping: &CollectionMapping, window: &W
     if !(1..=DAYS_MAX).contains(&window.days) {
         return Err(fail(format!("days = {} is not a number from 1 to {DAYS_MAX}", window.days)));
     }
-    Ok(Compiled {
+    Ok(Window {
         column: format!("{alias}.{}", quoted(&column.name)),
         of,
         zone: literal(window.zone.as_deref().unwrap_or("UTC")),
@@ -56,7 +56,7 @@ pub(super) fn compile(scope: &Scope<'_>, mapping: &CollectionMapping, window: &W
     })
 }
 
-impl Compiled {
+impl Window {
     /// A moment as something that the column can be compared with: the column itself stays as an index has it.
     fn moment(&self, at: &str) -> String {
         match self.of {

@@ -156,7 +156,7 @@ async fn installing_waits_for_writers_without_stopping_them() {
     let mapping = foreign.propose().await.mapping;
     let plan = foreign.attacher.plan(mapping).await.unwrap();
     let installing = tokio::spawn(async move {
-        foreign.attacher.install(&plan, &mut |_: Progress| {}).await.unwrap();
+        foreign.attacher.install(&plan, None, &mut |_: Progress| {}).await.unwrap();
         foreign
     });
     // While it tries, another writer gets through, and so does the first.

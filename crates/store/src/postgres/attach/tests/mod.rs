@@ -4,6 +4,7 @@
 mod ddl;
 mod nasty;
 mod northwind;
+mod plans;
 mod shop;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +60,7 @@ impl Foreign {
 
     async fn install(&mut self, mapping: Mapping) {
         let plan = self.attacher.plan(mapping).await.unwrap();
-        self.attacher.install(&plan, &mut |_: Progress| {}).await.unwrap();
+        self.attacher.install(&plan, None, &mut |_: Progress| {}).await.unwrap();
     }
 
     /// Proposes and installs what is proposed.
