@@ -223,7 +223,7 @@ async fn rows_of_an_attached_table_leave_their_window() {
             collection.window = if collection.name == "lines" { lines.clone() } else { orders.clone() };
         }
         let plan = attacher.plan(mapping.clone()).await.unwrap();
-        attacher.install(&plan, &mut |_| {}).await.unwrap();
+        attacher.install(&plan, None, &mut |_| {}).await.unwrap();
     };
     // A line is as old as its order; an order that is not closed stays, however old.
     let of_orders = ColumnName::joined("orders", "made_at");
