@@ -102,6 +102,14 @@ impl PersonalData {
         object.iter().find_map(|(field, value)| self.find_in(field, value))
     }
 
+    /// What one text of a field holds.
+    pub fn find_text(&self, field: &str, text: &str) -> Option<PersonalFound> {
+        if self.kinds.is_empty() || self.is_exempt(field) || !may_hold(text) {
+            return None;
+        }
+        self.kind_of(text).map(|kind| PersonalFound { field: field.to_owned(), kind })
+    }
+
     /// The text with what is found taken out: for records of what was refused.
     pub fn without(&self, json: &str) -> String {
         let Ok(mut value) = serde_json::from_str::<Value>(json) else { return String::new() };
