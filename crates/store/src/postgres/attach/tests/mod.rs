@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ddl;
+mod hostile;
 mod nasty;
 mod northwind;
 mod plans;
