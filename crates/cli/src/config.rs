@@ -58,6 +58,7 @@ pub(crate) struct Retention {
     pub(crate) deletion_keep_days: u32,
     pub(crate) operation_keep_days: u32,
     pub(crate) alarm_keep_days: u32,
+    pub(crate) ledger_keep_days: u32,
     pub(crate) commits_keep_max: u32,
     pub(crate) outbox_per_branch_max: usize,
 }
@@ -69,6 +70,7 @@ impl Default for Retention {
             deletion_keep_days: 30,
             operation_keep_days: 60,
             alarm_keep_days: 90,
+            ledger_keep_days: 0,
             commits_keep_max: 1_000_000,
             outbox_per_branch_max: 10_000,
         }
@@ -77,6 +79,8 @@ impl Default for Retention {
 
 /// Ten years: what is kept longer belongs into an archive.
 const DAYS_MAX: u32 = 3_660;
+/// A till that was away hands in what it sold and counted meanwhile; a count from before the closing says nothing any more.
+const LEDGER_DAYS_MIN: u32 = 30;
 /// About 1 GB of frames at a few hundred bytes each, for every branch.
 const OUTBOX_MAX: u32 = 1_000_000;
 /// About 6 GB for every branch that has so many.
@@ -90,12 +94,18 @@ impl RawConfig {
         };
         let days = |key| number(key, 1, DAYS_MAX);
         let (transaction_window_days, operation_keep_days) = (days("transaction_window_days")?, days("operation_keep_days")?);
+        let ledger_keep_days = number("ledger_keep_days", 0, DAYS_MAX)?;
+        if (1..LEDGER_DAYS_MIN).contains(&ledger_keep_days) {
+            let why = format!("{ledger_keep_days} is neither 0, for ever, nor {LEDGER_DAYS_MIN} or more: tills may be away for that long");
+            return Err(self.wrong("ledger_keep_days", why));
+        }
         let outbox_per_branch_max = number("outbox_per_branch_max", 1, OUTBOX_MAX)?;
         Ok(Retention {
             transaction_window_days,
             deletion_keep_days: days("deletion_keep_days")?,
             operation_keep_days,
             alarm_keep_days: days("alarm_keep_days")?,
+            ledger_keep_days,
             commits_keep_max: number("commits_keep_max", 1, COMMITS_MAX)?,
             outbox_per_branch_max: usize::try_from(outbox_per_branch_max).unwrap_or(usize::MAX),
         })
@@ -213,6 +223,7 @@ mod tests {
             "database = \"mysql://x\"",
             "transaction_window_days = \"0\"",
             "alarm_keep_days = \"-1\"",
+            "ledger_keep_days = \"7\"",
             "commits_keep_max = \"0\"",
             "outbox_per_branch_max = \"many\"",
             "database_password_file = \"pw\"",

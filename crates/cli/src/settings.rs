@@ -42,6 +42,11 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "operation_keep_days", default: "60", doc: "days that the bodies of operations are kept; their ids stay for ever" },
     Setting { key: "alarm_keep_days", default: "90", doc: "days that alarms are kept once they are over" },
     Setting {
+        key: "ledger_keep_days",
+        default: "0",
+        doc: "days that movements of the ledger are kept one by one; older ones become one per item, and go to an archive; 0: for ever",
+    },
+    Setting {
         key: "commits_keep_max",
         default: "1000000",
         doc: "commits of a branch that are remembered, whatever their age: a device further behind fetches everything",
@@ -164,6 +169,7 @@ fn flags(args: &ServeArgs) -> Vec<(&'static str, &Option<String>)> {
         ("alarm_keep_days", &args.retention.alarm_keep_days),
         ("personal_data_refused", &args.personal_data.personal_data_refused),
         ("personal_data_exempt", &args.personal_data.personal_data_exempt),
+        ("ledger_keep_days", &args.retention.ledger_keep_days),
         ("commits_keep_max", &args.retention.commits_keep_max),
         ("outbox_per_branch_max", &args.retention.outbox_per_branch_max),
         ("env", &args.env),

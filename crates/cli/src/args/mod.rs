@@ -153,6 +153,9 @@ pub(crate) struct RetentionArgs {
     /// Days that alarms are kept once they are over [default: 90].
     #[arg(long, value_name = "DAYS")]
     pub(crate) alarm_keep_days: Option<String>,
+    /// Days that movements of the ledger are kept one by one; older ones become one per item, and go to an archive [default: 0, for ever].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) ledger_keep_days: Option<String>,
     /// Commits of a branch that are remembered, whatever their age: a device further behind fetches everything [default: 1000000].
     #[arg(long, value_name = "COMMITS")]
     pub(crate) commits_keep_max: Option<String>,

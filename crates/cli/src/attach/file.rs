@@ -112,6 +112,10 @@ fn collection(out: &mut String, mapping: &CollectionMapping, notes: &Notes, rows
     line(out, format!("enabled = {}\nkey = [{}]", mapping.enabled, key.join(", ")));
     line(out, format!("merchant = {}\nbranch = {}", place(&mapping.merchant), place(&mapping.branch)));
     line(out, "new_columns = \"ignore\"  # or \"send\": a column that is added later".into());
+    if let Some(window) = &mapping.window {
+        let zone = window.zone.as_ref().map_or_else(String::new, |zone| format!(", zone = {}", quoted(zone)));
+        line(out, format!("window = {{ column = {}, days = {}{zone} }}", quoted(&window.column.to_string()), window.days));
+    }
     line(out, "\n[collection.fields]".into());
     for (name, of) in &mapping.fields {
         let note = notes.fields.get(name).map_or_else(String::new, |note| format!("  # {note}"));
@@ -205,7 +209,7 @@ mod tests {
 
     use mstore_store::postgres::attach::{
         ColumnName, TableName,
-        mapping::{Branches, Join, MerchantMapping, NewColumns},
+        mapping::{Branches, Join, MerchantMapping, NewColumns, Window},
     };
 
     use super::*;
@@ -225,6 +229,7 @@ mod tests {
             merchant: Place::Fixed { fixed: "m1".into() },
             branch: Place::Column { column: ColumnName::joined("orders", "branch") },
             new_columns: NewColumns::Ignore,
+            window: Some(Window { column: ColumnName::joined("orders", "made at"), days: 30, zone: Some("Asia/Jakarta".into()) }),
             joins: vec![Join {
                 table: TableName::new("public", "orders"),
                 alias: "orders".into(),

@@ -55,7 +55,8 @@ const INVENTORY: &str = "SELECT k.i, t.name, t.unit, t.quantity_milli, t.reorder
   CROSS JOIN LATERAL (SELECT 1 FROM branch b WHERE b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id OFFSET 0) b
   CROSS JOIN LATERAL (SELECT t.* FROM inventory t WHERE t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id OFFSET 0) t";
 
-const TRANSACTIONS: &str = "SELECT k.i, t.body, t.recorded_at >= (SELECT value FROM setting WHERE name = 'transaction_cutoff')
+const TRANSACTIONS: &str = "SELECT k.i, t.body, t.recorded_at >= coalesce((SELECT c.cutoff FROM transaction_cutoff c WHERE c.merchant_id = k.merchant_id),
+    (SELECT value FROM setting WHERE name = 'transaction_cutoff'))
   FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, id, i)
   CROSS JOIN LATERAL (SELECT 1 FROM branch b WHERE b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id OFFSET 0) b
   CROSS JOIN LATERAL (SELECT t.* FROM transactions t WHERE t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id OFFSET 0) t";

@@ -55,6 +55,7 @@ pub struct SqliteStore {
     queue: SyncSender<Command>,
     permits: Semaphore,
     personal: Arc<PersonalData>,
+    ledger_keep_days: u32,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -73,7 +74,8 @@ impl SqliteStore {
         ];
         let readers = Readers::new(config.path.clone(), config.readers);
         let personal = Arc::new(config.personal_data);
-        Ok(Arc::new(Self { shared, readers, queue, permits: Semaphore::new(QUEUE_MAX), personal, threads: Mutex::new(threads) }))
+        let (permits, ledger_keep_days) = (Semaphore::new(QUEUE_MAX), config.ledger_keep_days);
+        Ok(Arc::new(Self { shared, readers, queue, permits, personal, ledger_keep_days, threads: Mutex::new(threads) }))
     }
 
     /// Hands a job to the writer and waits for its answer.

@@ -83,7 +83,9 @@ fn inventory(conn: &Connection, key: &BranchKey, id: &str) -> rusqlite::Result<S
     Ok(item.row())
 }
 
-const TRANSACTION: &str = "SELECT t.body, t.recorded_at >= (SELECT value FROM setting WHERE name = 'transaction_cutoff') FROM branch b
+const TRANSACTION: &str =
+    "SELECT t.body, t.recorded_at >= coalesce((SELECT c.cutoff FROM transaction_cutoff c WHERE c.merchant_id = t.merchant_id),
+    (SELECT value FROM setting WHERE name = 'transaction_cutoff')) FROM branch b
   JOIN transactions t ON t.merchant_id = b.merchant_id AND t.branch_id = b.branch_id
   WHERE b.merchant_id = ?1 AND b.branch_id = ?2 AND t.id = ?3";
 

@@ -141,7 +141,8 @@ impl Look<'_> {
             "inventory" => "SELECT id FROM inventory WHERE merchant_id = ?1 AND branch_id = ?2 AND id > CAST(?3 AS TEXT)",
             "transaction" => {
                 "SELECT id FROM transactions WHERE merchant_id = ?1 AND branch_id = ?2 AND id > CAST(?3 AS TEXT)
-                   AND recorded_at >= (SELECT value FROM setting WHERE name = 'transaction_cutoff')"
+                   AND recorded_at >= coalesce((SELECT cutoff FROM transaction_cutoff WHERE merchant_id = ?1),
+                     (SELECT value FROM setting WHERE name = 'transaction_cutoff'))"
             }
             _unknown => "SELECT id FROM product WHERE ?1 IS NULL",
         };

@@ -59,14 +59,15 @@ macro_rules! store_conformance {
             another_answer_to_a_second_delivery_is_alarmed what_was_decided_is_forgotten_in_the_end);
         $crate::store_conformance!(@tests $backend, $make, stock_books:
             oversells_are_listed_until_settled a_transfer_in_transit_is_of_neither_branch transfers_come_to_nothing
-            a_transfer_is_received_at_its_own_branch_once a_transfer_that_the_other_branch_cannot_hold_leaves_nothing);
+            a_transfer_is_received_at_its_own_branch_once a_transfer_that_the_other_branch_cannot_hold_leaves_nothing
+            old_movements_are_closed);
         $crate::store_conformance!(@tests $backend, $make, registry:
             a_claim_is_redeemed_once_per_nonce an_expired_or_unknown_claim_is_refused a_device_of_another_merchant_is_not_taken_over
             rotation_keeps_the_old_token_until_the_new_is_used a_revoked_device_comes_back_only_by_a_new_claim
             an_active_device_is_not_taken_to_another_branch_by_a_claim a_move_ends_open_claims a_new_life_begins_without_a_report
             a_moved_device_remembers_its_branches reports_are_kept devices_are_listed_by_page);
         $crate::store_conformance!(@tests $backend, $make, admin:
-            listings_are_paged transactions_leave_their_window forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
+            listings_are_paged transactions_leave_their_window a_merchant_may_have_a_window_of_its_own forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
             alarms_that_are_over_are_forgotten_in_time
             gauges_count a_closed_store_says_so settings_of_a_merchant_are_checked);
         $crate::store_conformance!(@tests $backend, $make, admission:

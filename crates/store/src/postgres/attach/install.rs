@@ -15,6 +15,7 @@ use super::{
     resolve, rows,
     source::{self, Source, Tables},
     triggers::{self, Capture},
+    windows,
 };
 
 /// How long a try for a table's lock waits.
@@ -163,6 +164,7 @@ async fn register(client: &mut Client, plan: &Plan, inbox: Option<bool>) -> Resu
         }
         fixed_branch(&transaction, &planned.mapping, merchant).await?;
         registry::store(&transaction, &planned.mapping, &planned.tables, &merchant.currency, planned.source.table.oid).await?;
+        windows::begin(&transaction, &planned.mapping.name, planned.source.window.as_ref().map(|window| window.days)).await?;
     }
     registry::store_shared(&transaction, &Shared { merchant: merchant.clone(), branches: plan.mapping.branches.clone() }).await?;
     Ok(transaction.commit().await?)

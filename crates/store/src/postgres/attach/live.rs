@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use mstore_protocol::{BranchKey, PersonalData};
+use mstore_protocol::{BranchKey, PersonalData, Timestamp};
 use tokio_postgres::{Client, Error, GenericClient};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     rows::Found,
     sweep,
     sweep::{Position, Swept},
-    watch,
+    watch, windows,
 };
 use crate::source_row::SourceRow;
 
@@ -42,6 +42,7 @@ impl Read {
         match self {
             Self::Row(Found::Is(text)) => SourceRow::Is(text),
             Self::Row(Found::Gone) => SourceRow::Gone,
+            Self::Row(Found::Expired) => SourceRow::Expired,
             Self::Row(Found::Bad(why)) => SourceRow::Bad(why),
             Self::Own | Self::Kept => SourceRow::Kept,
         }
@@ -134,6 +135,15 @@ impl Live {
             sweep::slice(client, &attached, &self.personal, Position::parse(from), rows_max).await
         };
         or_say(swept.await, Swept::default)
+    }
+
+    /// Moves the windows of attached tables to now, and marks what leaves them; in a transaction.
+    pub(in crate::postgres) async fn advance_windows(&self, client: &impl GenericClient, now: Timestamp) -> Result<(), Error> {
+        let advanced = async {
+            let attached = self.fresh(client).await?;
+            windows::advance(client, &attached, now).await
+        };
+        or_say(advanced.await, || ())
     }
 
     /// Looks after the attached tables; call it every few seconds.

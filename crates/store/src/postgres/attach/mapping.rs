@@ -85,6 +85,9 @@ pub struct CollectionMapping {
     /// What a column that is added later does.
     #[serde(default)]
     pub new_columns: NewColumns,
+    /// How old a row may be that devices have; any age when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// Other tables that have a part of the row, or know its branch.
     #[serde(default, rename = "join", skip_serializing_if = "Vec::is_empty")]
     pub joins: Vec<Join>,
@@ -93,6 +96,19 @@ pub struct CollectionMapping {
     pub watches: Vec<Watch>,
     /// The fields of a row.
     pub fields: BTreeMap<String, Field>,
+}
+
+/// How old a row may be that devices have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// The column with its time: `timestamp`, with or without zone, or `date`. A row without one stays.
+    pub column: ColumnName,
+    /// Older rows leave the devices, by ordinary deletions; the table keeps them.
+    pub days: u32,
+    /// Times without a zone: the zone they are in; UTC when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 fn yes() -> bool {

@@ -26,6 +26,7 @@ pub mod table;
 mod tests;
 mod triggers;
 mod watch;
+mod windows;
 
 pub use error::AttachError;
 pub use install::Plan;

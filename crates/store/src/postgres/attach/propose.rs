@@ -161,6 +161,7 @@ fn collection(
         merchant,
         branch,
         new_columns: NewColumns::Ignore,
+        window: None,
         joins,
         watches: Vec::new(),
         fields,

@@ -188,7 +188,7 @@ pub(super) async fn page(
     params.extend(parts.iter().flatten().map(|part| part as &(dyn tokio_postgres::types::ToSql + Sync)));
     let rows = client.query(&source.page_sql(parts.is_some()), &params).await?;
     let mut owned = Owned::default();
-    for row in &rows {
+    for row in rows.iter().filter(|row| row.get(3)) {
         if let Some(id) = row.get::<_, Option<&str>>(0) {
             owned.push(id, xid, row.get(1), row.get(2), source.branch.is_none());
         }

@@ -15,6 +15,8 @@ pub(in crate::postgres) enum Found {
     Is(Box<str>),
     /// The branch has no such row.
     Gone,
+    /// It has one, but it is too old to be on devices.
+    Expired,
     /// It breaks the rules of rows: why.
     Bad(String),
 }
@@ -93,7 +95,11 @@ pub(super) async fn read(
             found[at] = Found::Bad("several rows have this key".into());
             continue;
         }
-        let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 3)).collect();
+        if !row.get::<_, bool>(3) {
+            found[at] = Found::Expired;
+            continue;
+        }
+        let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 4)).collect();
         found[at] = text(source, id, &values).screened(personal);
     }
     Ok(found)

@@ -14,10 +14,12 @@ use super::{
 mod fields;
 mod joins;
 mod statements;
+mod window;
 
 pub(super) use fields::{Compiled, Value};
 use joins::Joins;
 pub(super) use statements::mirror_index;
+use window::Window;
 
 /// The tables that mappings name, by name.
 pub(super) type Tables = BTreeMap<TableName, Table>;
@@ -40,6 +42,8 @@ pub(super) struct Source {
     pub(super) branch: Option<String>,
     /// Whether a row of the table itself says whose it is.
     pub(super) is_direct: bool,
+    /// How old a row may be.
+    pub(super) window: Option<Window>,
     /// Joins that tell whose a row is.
     joins: Joins,
     /// Further joins that a whole row needs.
@@ -74,6 +78,7 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
     let (merchant, merchant_is_own) = scope.place(&mapping.merchant, "merchant").map_err(fail)?;
     let (branch, branch_is_own) = scope.place(&mapping.branch, "branch").map_err(fail)?;
     let merchant = merchant.ok_or_else(|| fail("merchant: { every = true } is for branches".into()))?;
+    let window = mapping.window.as_ref().map(|window| window::compile(&scope, mapping, window)).transpose().map_err(fail)?;
     let related = scope.related(&key).map_err(fail)?;
     let is_branch_joined = mapping.joins.iter().any(asks_branch);
     if is_branch_joined && branch.is_some() {
@@ -92,6 +97,7 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
         merchant,
         branch,
         is_direct,
+        window,
         joins,
         branch_joins,
         related,

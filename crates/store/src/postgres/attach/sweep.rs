@@ -173,7 +173,7 @@ async fn compare(
         let text = i64::try_from(at + 1).ok().and_then(|n| stored.get(&n));
         match &found[*at] {
             Found::Is(row) => text.map(String::as_str) != Some(&**row),
-            Found::Gone => text.is_some(),
+            Found::Gone | Found::Expired => text.is_some(),
             // Whoever sequences tells about it, once.
             Found::Bad(_) => true,
         }

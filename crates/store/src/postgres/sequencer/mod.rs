@@ -53,6 +53,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const PAUSE_PER_LOOK: u32 = 2;
 /// The same when it has been calm for a while.
 const CALM_PAUSE_PER_LOOK: u32 = 20;
+/// A round of more rows than this may keep us busy for longer than the database otherwise waits for a server that says nothing.
+const LARGE_ROUND_ROWS: usize = 5_000;
+/// So an import is not undone and begun again for ever on a slow machine; a server that freezes in the middle of one is waited for that long.
+const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
 /// The sequencer's state; all of it but what is on its way can be read from the database again.
 pub(super) struct Sequencer {
@@ -359,6 +363,9 @@ impl Sequencer {
         let mut taken = marks::take(client, &ask, new, is_thorough).await?;
         for key in self.unalarmed.keys() {
             taken.branches.remove(key);
+        }
+        if taken.branches.values().map(BTreeSet::len).sum::<usize>() > LARGE_ROUND_ROWS {
+            client.batch_execute(PATIENT).await?;
         }
         let names: Vec<BranchKey> = taken.branches.keys().cloned().collect();
         let outbox_per_branch_max = self.shared.config.outbox_per_branch_max;

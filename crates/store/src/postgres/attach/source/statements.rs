@@ -6,7 +6,7 @@ use super::{
         name::{literal, quoted},
         table::Column,
     },
-    OWN, Related, Source,
+    OWN, Related, Source, Window,
 };
 
 impl Source {
@@ -45,13 +45,24 @@ impl Source {
         format!("JOIN {own} ON {equal}")
     }
 
-    /// Whole rows by key: `n, merchant, branch, values…`.
+    /// The table and the joins that tell whose a row is, after FROM.
+    pub(in super::super) fn own_with_joins_sql(&self) -> String {
+        format!("{}{}", self.own_sql(), self.joins.looked_up)
+    }
+
+    /// Whether a row is young enough to be on devices.
+    fn is_young_sql(&self) -> String {
+        self.window.as_ref().map_or_else(|| "true".to_owned(), Window::is_young)
+    }
+
+    /// Whole rows by key: `n, merchant, branch, whether it is young enough, values…`.
     pub(in super::super) fn rows_sql(&self) -> String {
         let values: String = self.values.iter().map(|value| format!(", {value}")).collect();
         let (merchant, branch, found) = (&self.merchant, self.branch_sql(), self.found_sql());
         let (joins, branch_joins) = (&self.joins.looked_up, &self.branch_joins.looked_up);
         let (with, wanted) = self.wanted_with_branches_sql();
-        format!("{with}SELECT w.n, {merchant}, {branch}{values} FROM {wanted} {found}{joins}{branch_joins}")
+        let is_young = self.is_young_sql();
+        format!("{with}SELECT w.n, {merchant}, {branch}, {is_young}{values} FROM {wanted} {found}{joins}{branch_joins}")
     }
 
     /// The wanted keys beside the wanted branch as values of the columns that name it, and what these need in front of the query.
@@ -74,7 +85,7 @@ impl Source {
         format!("SELECT w.n, {merchant}, {branch} FROM {wanted} {found}{}", self.joins.looked_up)
     }
 
-    /// All rows by key after another: `id, merchant, branch`; `$1` the limit, `$2…` the parts of the key to go on after.
+    /// All rows by key after another: `id, merchant, branch, whether it is young enough`; `$1` the limit, `$2…` the parts of the key to go on after.
     pub(in super::super) fn page_sql(&self, after: bool) -> String {
         let order = self.order();
         let columns: Vec<String> = order.iter().map(|at| format!("{OWN}.{}", quoted(&self.key[*at].name))).collect();
@@ -82,8 +93,9 @@ impl Source {
         let casts: Vec<String> = order.iter().map(|at| key::cast_sql(&self.key[*at], &format!("${}::text", at + 2))).collect();
         let condition = if after { format!(" WHERE ({columns}) > ({})", casts.join(", ")) } else { String::new() };
         let (id, merchant, branch, own) = (self.id_sql(), &self.merchant, self.branch_sql(), self.own_sql());
+        let is_young = self.is_young_sql();
         format!(
-            "SELECT {id}, {merchant}, {branch} FROM (SELECT {OWN}.* FROM {own}{condition} ORDER BY {columns} LIMIT $1) AS {OWN}{} ORDER BY {columns}",
+            "SELECT {id}, {merchant}, {branch}, {is_young} FROM (SELECT {OWN}.* FROM {own}{condition} ORDER BY {columns} LIMIT $1) AS {OWN}{} ORDER BY {columns}",
             self.joins.looked_up
         )
     }

@@ -15,7 +15,7 @@ impl Foreign {
         let attached = Attached::load(self.client()).await.unwrap();
         let (mut at, mut differing) = (None, 0);
         loop {
-            let swept = sweep::slice(self.client(), &attached, at, 50).await.unwrap();
+            let swept = sweep::slice(self.client(), &attached, &PersonalData::default(), at, 50).await.unwrap();
             differing += swept.differing;
             at = swept.next;
             if at.is_none() {

@@ -112,7 +112,7 @@ impl Foreign {
             self.client().execute(sql, &[branch]).await.unwrap();
             let text = match found {
                 Found::Is(text) => Some(&**text),
-                Found::Gone => None,
+                Found::Gone | Found::Expired => None,
                 Found::Bad(_) => continue,
             };
             let sql = "INSERT INTO mstore.mirror (head, collection, id, seq, bucket, row) SELECT n, $2, $3, 1, 0, $4 FROM mstore.head WHERE branch_id = $1
@@ -148,6 +148,7 @@ fn marked(rows: &Rows) -> Vec<String> {
     let sign = |found: &Found| match found {
         Found::Is(_) => '+',
         Found::Gone => '-',
+        Found::Expired => '<',
         Found::Bad(_) => '!',
     };
     rows.iter().map(|((branch, collection, id), found)| format!("{}{branch} {collection} {id}", sign(found))).collect()
