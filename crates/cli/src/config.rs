@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use mstore_protocol::{Env, Profile, ProfileError};
+use mstore_protocol::{Env, PersonalData, Profile, ProfileError};
 use mstore_server::PublicUrls;
 
 use crate::{
@@ -20,6 +20,7 @@ pub(crate) struct Config {
     /// `None`: the embedded SQLite.
     pub(crate) database: Option<OwnDatabase>,
     pub(crate) retention: Retention,
+    pub(crate) personal_data: PersonalData,
     pub(crate) env: Env,
     pub(crate) profile: Profile,
     pub(crate) listen: SocketAddr,
@@ -110,6 +111,11 @@ impl RawConfig {
         })
     }
 
+    fn personal_data(&self) -> Result<PersonalData, Failure> {
+        const REFUSED: &str = "personal_data_refused";
+        PersonalData::parse(self.get(REFUSED), self.get("personal_data_exempt")).map_err(|why| self.wrong(REFUSED, why))
+    }
+
     fn database(&self) -> Result<Option<OwnDatabase>, Failure> {
         const PASSWORD: &str = "database_password_file";
         let password_file = Some(self.get(PASSWORD)).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -148,6 +154,7 @@ impl RawConfig {
             data_dir: PathBuf::from(self.get("data_dir")),
             database: self.database()?,
             retention: self.retention()?,
+            personal_data: self.personal_data()?,
             env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
             profile,
             listen: addr("listen", self.get("listen"))?,

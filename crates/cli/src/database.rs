@@ -38,6 +38,7 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
             ledger_keep_days: config.retention.ledger_keep_days,
             commits_keep_max: config.retention.commits_keep_max.into(),
             outbox_per_branch_max: config.retention.outbox_per_branch_max,
+            personal_data: config.personal_data.clone(),
             ..SqliteConfig::new(&path, system_clock())
         };
         let store = open_sqlite(&settings).await.map_err(failed)?;
@@ -54,6 +55,7 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
         ledger_keep_days: config.retention.ledger_keep_days,
         commits_keep_max: config.retention.commits_keep_max.into(),
         outbox_per_branch_max: config.retention.outbox_per_branch_max,
+        personal_data: config.personal_data.clone(),
         ..PgConfig::new(own.connect_url()?, system_clock())
     };
     let store = PgStore::open(settings).await.map_err(|error| open_failure(&error))?;

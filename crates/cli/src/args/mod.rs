@@ -72,6 +72,8 @@ pub(crate) struct ServeArgs {
     pub(crate) database: DatabaseArgs,
     #[command(flatten)]
     pub(crate) retention: RetentionArgs,
+    #[command(flatten)]
+    pub(crate) personal_data: PersonalDataArgs,
     /// First level of every topic [default: dev].
     #[arg(long)]
     pub(crate) env: Option<String>,
@@ -123,6 +125,17 @@ pub(crate) struct DatabaseArgs {
     /// File with the password of that user.
     #[arg(long, value_name = "FILE")]
     pub(crate) database_password_file: Option<String>,
+}
+
+/// What no device may hold.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PersonalDataArgs {
+    /// Kinds of personal data that no row and no operation may hold: card, email, phone, or off [default: card,email,phone].
+    #[arg(long, value_name = "KINDS")]
+    pub(crate) personal_data_refused: Option<String>,
+    /// Fields that may hold anything, separated by commas, beside id, sku, barcode, receipt_no and those that end in _id.
+    #[arg(long, value_name = "FIELDS")]
+    pub(crate) personal_data_exempt: Option<String>,
 }
 
 /// What is kept, and for how long.

@@ -61,6 +61,9 @@ pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -
             Outcome::Written
         }
         EventRequest::TransactionCreated { transaction, .. } => {
+            if let Some(found) = work.personal.find(transaction.as_str()) {
+                return Err(StoreError::refused(Code::PersonalData, format!("transaction {:?}: {found}", transaction.id())));
+            }
             newer(work, key, "transaction", transaction.id(), *version)?;
             let is_receipt = merchant.stock_authority == StockAuthority::Backend && is_of_till(work, key, transaction)?;
             if is_receipt { compare_with_receipt(work, key, transaction)? } else { put_transaction(work, key, transaction)? }

@@ -39,7 +39,7 @@ pub use agree::Disagreement;
 use async_trait::async_trait;
 pub use config::PgConfig;
 pub use error::PgOpenError;
-use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, SUB_DIGESTS, Seq, Timestamp, Verdict};
+use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, PersonalData, SUB_DIGESTS, Seq, Timestamp, Verdict};
 use tokio::sync::{Notify, broadcast, oneshot};
 
 use self::{connect::Connector, jobs::Jobs, seen::Sequencing, sequencer::Sequencer, shared::Shared, snapshot::Shards, waiters::Wait};
@@ -115,6 +115,10 @@ fn thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result
 impl Sequencing for Shared {
     fn now(&self) -> Timestamp {
         (self.config.clock)()
+    }
+
+    fn personal_data(&self) -> &PersonalData {
+        &self.config.personal_data
     }
 
     fn owned(&self) -> Shards {

@@ -2,7 +2,7 @@
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::future::{try_join, try_join3};
-use mstore_protocol::BranchKey;
+use mstore_protocol::{BranchKey, PersonalData};
 use tokio_postgres::{Error, Row};
 
 use super::attach::{Live, Read};
@@ -65,7 +65,7 @@ const TRANSACTIONS: &str = "SELECT k.i, t.body, t.recorded_at >= coalesce((SELEC
 /// a statement of somebody else between ([`is_joinable`]) would be undone when a table of others cannot be read.
 pub(super) async fn rows<C: Reader>(client: &C, attached: &Live, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
     if is_joinable(attached, wanted) {
-        let (found, is_fresh) = try_join(own(client, wanted), attached.is_fresh(client)).await?;
+        let (found, is_fresh) = try_join(own(client, attached.personal_data(), wanted), attached.is_fresh(client)).await?;
         if is_fresh {
             return Ok(found);
         }
@@ -76,7 +76,7 @@ pub(super) async fn rows<C: Reader>(client: &C, attached: &Live, wanted: &[Wante
     let owned: Vec<usize> = (0..wanted.len()).filter(is_own).collect();
     let of_own: Vec<Wanted<'_>> = owned.iter().map(|at| wanted[*at]).collect();
     let mut found: Vec<SourceRow> = read.into_iter().map(Read::row).collect();
-    for (at, row) in owned.into_iter().zip(own(client, &of_own).await?) {
+    for (at, row) in owned.into_iter().zip(own(client, attached.personal_data(), &of_own).await?) {
         found[at] = row;
     }
     Ok(found)
@@ -88,12 +88,12 @@ pub(super) fn is_joinable(attached: &Live, wanted: &[Wanted<'_>]) -> bool {
 }
 
 /// Rows of our own tables.
-async fn own<C: GenericClient>(client: &C, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
+async fn own<C: GenericClient>(client: &C, personal: &PersonalData, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
     let mut found = vec![SourceRow::Gone; wanted.len()];
     let mut put = |places: &[usize], rows: &[Row], read: fn(&Row, &str) -> SourceRow| {
         for row in rows {
             let at = places[place(row)];
-            found[at] = read(row, wanted[at].id);
+            found[at] = read(row, wanted[at].id).screened(personal);
         }
     };
     let (products, inventory, transactions) = (of("product", wanted), of("inventory", wanted), of("transaction", wanted));

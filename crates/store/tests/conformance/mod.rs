@@ -9,6 +9,7 @@ pub mod fixture;
 pub mod foreign;
 pub mod inbox;
 pub mod operations;
+pub mod personal;
 pub mod registry;
 pub mod stock;
 pub mod stock_books;
@@ -73,6 +74,9 @@ macro_rules! store_conformance {
             a_product_over_the_row_limit_is_refused a_recipe_counts_towards_its_products_row an_inventory_item_over_the_row_limit_is_refused
             what_is_admitted_is_a_row a_receipt_whose_row_would_not_fit_is_rejected a_stock_beyond_the_range_is_refused
             a_price_below_zero_is_refused a_sku_belongs_to_one_product);
+        $crate::store_conformance!(@tests $backend, $make, personal:
+            our_own_writes_with_personal_data_are_refused a_foreign_row_with_personal_data_stays_away_from_devices
+            an_operation_with_personal_data_is_a_dead_letter_without_it);
         $crate::store_conformance!(@tests $backend, $make, foreign:
             a_foreign_write_is_noticed_by_itself a_catalogue_price_reaches_every_branch a_foreign_transaction_is_one_commit
             a_direct_stock_edit_becomes_a_movement a_foreign_movement_moves_the_stock a_row_moved_to_another_branch_leaves_the_first

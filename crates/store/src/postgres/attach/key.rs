@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn column(name: &str, cast: &str, family: Family) -> Column {
-        Column { name: name.into(), cast: cast.into(), family, scale: None, not_null: true, generated: false }
+        Column { name: name.into(), cast: cast.into(), family, scale: None, not_null: true, generated: false, labels: Vec::new() }
     }
 
     #[test]

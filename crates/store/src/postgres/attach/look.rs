@@ -20,7 +20,8 @@ SELECT json_build_object(
   'columns', (SELECT coalesce(json_agg(json_build_object(
       'name', a.attname, 'cast', format_type(base.base, -1), 'type', t.typname, 'category', t.typcategory, 'sort', t.typtype,
       'scale', CASE WHEN t.typname = 'numeric' AND a.atttypmod > 4 THEN (a.atttypmod - 4) & 2047 END,
-      'not_null', a.attnotnull, 'generated', a.attgenerated <> '') ORDER BY a.attnum), '[]')
+      'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
+      'labels', (SELECT coalesce(json_agg(e.enumlabel ORDER BY e.enumsortorder), '[]') FROM pg_enum e WHERE e.enumtypid = t.oid)) ORDER BY a.attnum), '[]')
     FROM pg_attribute a JOIN base ON base.type = a.atttypid JOIN pg_type t ON t.oid = base.base
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
   'keys', (SELECT coalesce(json_agg(k.names ORDER BY k.indisprimary DESC, json_array_length(k.names), k.indexrelid), '[]') FROM (
@@ -104,6 +105,7 @@ mod raw {
         scale: Option<i32>,
         not_null: bool,
         generated: bool,
+        labels: Vec<String>,
     }
 
     #[derive(Deserialize)]
@@ -167,6 +169,14 @@ mod raw {
             (_, _, "S") => Family::Text,
             _other => Family::Other,
         };
-        Column { name: raw.name, cast: raw.cast, family, scale: raw.scale, not_null: raw.not_null, generated: raw.generated }
+        Column {
+            name: raw.name,
+            cast: raw.cast,
+            family,
+            scale: raw.scale,
+            not_null: raw.not_null,
+            generated: raw.generated,
+            labels: raw.labels,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Reads rows of an attached collection as devices are to have them.
 
-use mstore_protocol::{BranchKey, Row, RowError, limits::ROW_BYTES_MAX};
+use mstore_protocol::{BranchKey, PersonalData, Row, RowError, limits::ROW_BYTES_MAX};
 use tokio_postgres::{GenericClient, types::ToSql};
 
 use super::{
@@ -19,6 +19,14 @@ pub(in crate::postgres) enum Found {
     Expired,
     /// It breaks the rules of rows: why.
     Bad(String),
+}
+
+impl Found {
+    /// Without what no device may hold.
+    fn screened(self, personal: &PersonalData) -> Self {
+        let Self::Is(text) = self else { return self };
+        personal.find(&text).map_or(Self::Is(text), |found| Self::Bad(found.to_string()))
+    }
 }
 
 /// Parameters of a query: the branches that are asked for, and the parts of the keys, column by column.
@@ -62,7 +70,12 @@ impl Wanted {
 }
 
 /// Reads rows, in the order of the wants.
-pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[(&BranchKey, &str)]) -> Result<Vec<Found>, AttachError> {
+pub(super) async fn read(
+    client: &impl GenericClient,
+    source: &Source,
+    wants: &[(&BranchKey, &str)],
+    personal: &PersonalData,
+) -> Result<Vec<Found>, AttachError> {
     let mut found = vec![Found::Gone; wants.len()];
     let wanted = Wanted::new(source, wants.iter().map(|(key, id)| (key.branch.as_str(), *id)));
     if wanted.is_empty() {
@@ -87,7 +100,7 @@ pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[
             continue;
         }
         let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 4)).collect();
-        found[at] = text(source, id, &values);
+        found[at] = text(source, id, &values).screened(personal);
     }
     Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mstore_protocol::BranchKey;
+use mstore_protocol::{BranchKey, PersonalData};
 use tokio_postgres::GenericClient;
 
 use super::{
@@ -68,6 +68,7 @@ impl Position {
 pub(in crate::postgres) async fn slice(
     client: &impl GenericClient,
     attached: &Attached,
+    personal: &PersonalData,
     from: Option<Position>,
     rows_max: i64,
 ) -> Result<Swept, AttachError> {
@@ -78,8 +79,8 @@ pub(in crate::postgres) async fn slice(
     let after = |name: &str| attached.collections().find(|(other, _)| *other > name).map(|(next, _)| Position::start(next));
     let Some(registered) = registered else { return Ok(Swept { next: after(&at.collection), ..Swept::default() }) };
     let (mut swept, side) = match at.side {
-        Side::Source(after) => source_side(client, registered, after.as_deref(), rows_max).await?,
-        Side::Mirror { head, after } => mirror_side(client, registered, head, &after, rows_max).await?,
+        Side::Source(after) => source_side(client, registered, personal, (after.as_deref(), rows_max)).await?,
+        Side::Mirror { head, after } => mirror_side(client, registered, personal, head, (&after, rows_max)).await?,
     };
     swept.next = match side {
         Some(side) => Some(Position { collection: at.collection, side }),
@@ -92,8 +93,8 @@ pub(in crate::postgres) async fn slice(
 async fn source_side(
     client: &impl GenericClient,
     registered: &Registered,
-    after: Option<&str>,
-    rows_max: i64,
+    personal: &PersonalData,
+    (after, rows_max): (Option<&str>, i64),
 ) -> Result<(Swept, Option<Side>), AttachError> {
     // A row that every branch has is compared as often as there are branches.
     let rows_max = match registered.source.branch {
@@ -105,7 +106,7 @@ async fn source_side(
     };
     let (owned, last) = resolve::page(client, &registered.source, after, "0", rows_max).await?;
     let places = owned.places(client).await?;
-    let swept = compare(client, registered, &places).await?;
+    let swept = compare(client, registered, &places, personal).await?;
     let next = last.map_or(Side::Mirror { head: -1, after: String::new() }, |id| Side::Source(Some(id)));
     Ok((swept, Some(next)))
 }
@@ -114,9 +115,9 @@ async fn source_side(
 async fn mirror_side(
     client: &impl GenericClient,
     registered: &Registered,
+    personal: &PersonalData,
     head: i64,
-    after: &str,
-    rows_max: i64,
+    (after, rows_max): (&str, i64),
 ) -> Result<(Swept, Option<Side>), AttachError> {
     let (mut at, mut next) = ((head, after.to_owned()), None);
     let mut places: Vec<(BranchKey, String)> = Vec::new();
@@ -136,7 +137,7 @@ async fn mirror_side(
             Some(_) | None => break,
         }
     }
-    let swept = compare(client, registered, &places).await?;
+    let swept = compare(client, registered, &places, personal).await?;
     Ok((swept, next))
 }
 
@@ -155,10 +156,15 @@ const MARKED: &str =
     "SELECT DISTINCT k.id, k.branch_id FROM mstore.mark k JOIN unnest($2::text[]) AS w(id) ON w.id = k.id WHERE k.collection = $1";
 
 /// Marks what differs and is not marked yet.
-async fn compare(client: &impl GenericClient, registered: &Registered, places: &[(BranchKey, String)]) -> Result<Swept, AttachError> {
+async fn compare(
+    client: &impl GenericClient,
+    registered: &Registered,
+    places: &[(BranchKey, String)],
+    personal: &PersonalData,
+) -> Result<Swept, AttachError> {
     let collection = registered.source.collection.as_str();
     let wants: Vec<(&BranchKey, &str)> = places.iter().map(|(key, id)| (key, id.as_str())).collect();
-    let found = rows::read(client, &registered.source, &wants).await?;
+    let found = rows::read(client, &registered.source, &wants, personal).await?;
     let (merchants, branches): (Vec<&str>, Vec<&str>) = places.iter().map(|(key, _)| (key.merchant.as_str(), key.branch.as_str())).unzip();
     let ids: Vec<&str> = places.iter().map(|(_, id)| id.as_str()).collect();
     let stored: BTreeMap<i64, String> =

@@ -84,6 +84,9 @@ pub struct Column {
     pub not_null: bool,
     /// Whether the database computes it.
     pub generated: bool,
+    /// The labels of an enumeration: renaming one changes rows and fires nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 /// A foreign key.

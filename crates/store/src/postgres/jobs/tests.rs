@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, future::Future, sync::Mutex};
 
 use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
 use mstore_protocol::{
-    Currency, DeviceId, EventRequest, MerchantId, Money, OperationId, Quantity, StockAuthority, StockTarget, Timestamp, Verdict,
-    VerdictStatus,
+    Currency, DeviceId, EventRequest, MerchantId, Money, OperationId, PersonalData, Quantity, StockAuthority, StockTarget, Timestamp,
+    Verdict, VerdictStatus,
 };
 use mstore_rig::{Database, Postgres, Program, have};
 use serde_json::{Value, json};
@@ -29,11 +29,16 @@ use crate::{
 struct Prompt {
     waiters: Arc<Waiters>,
     next: Mutex<u64>,
+    personal: PersonalData,
 }
 
 impl Sequencing for Prompt {
     fn now(&self) -> Timestamp {
         Timestamp::parse("2026-11-22T06:41:00.000Z").unwrap()
+    }
+
+    fn personal_data(&self) -> &PersonalData {
+        &self.personal
     }
 
     fn owned(&self) -> Shards {

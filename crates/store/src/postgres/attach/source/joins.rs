@@ -66,7 +66,7 @@ impl Joins {
             Family::Uuid => (UUID.to_owned(), None),
             Family::Text => {
                 let others = format!(
-                    "SELECT DISTINCT mstore.segment(o.{name}::text) AS branch, o.{name}::text AS value FROM {} AS o WHERE o.{name}::text !~ '^[A-Za-z0-9_-]{{1,64}}$'",
+                    "SELECT DISTINCT mstore.segment(o.{name}::text) AS branch, o.{name}::text AS value FROM {} AS o WHERE mstore.segment(o.{name}::text) <> o.{name}::text",
                     table.name.sql()
                 );
                 let value = format!(

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ddl;
+mod hostile;
 mod nasty;
 mod northwind;
 mod plans;
@@ -9,7 +10,7 @@ mod shop;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mstore_protocol::BranchKey;
+use mstore_protocol::{BranchKey, PersonalData};
 use mstore_rig::{Database, Postgres, Program, have};
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -93,7 +94,7 @@ impl Foreign {
         for (collection, wants) in by_collection {
             let Some(registered) = attached.collection(&collection) else { continue };
             let asked: Vec<(&BranchKey, &str)> = wants.iter().map(|(key, id)| (key, id.as_str())).collect();
-            let found = rows::read(client, &registered.source, &asked).await.unwrap();
+            let found = rows::read(client, &registered.source, &asked, &PersonalData::default()).await.unwrap();
             for ((key, id), found) in wants.into_iter().zip(found) {
                 taken.insert((key.branch.as_str().to_owned(), collection.clone(), id), found);
             }

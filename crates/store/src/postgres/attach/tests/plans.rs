@@ -159,7 +159,7 @@ async fn the_sweep_reads_each_side_once() {
     let attached = Attached::load(client).await.unwrap();
     let (mut at, mut compared, mut differing) = (None, 0, 0);
     loop {
-        let swept = sweep::slice(client, &attached, at, 2_000).await.unwrap();
+        let swept = sweep::slice(client, &attached, &PersonalData::default(), at, 2_000).await.unwrap();
         (compared, differing) = (compared + swept.compared, differing + swept.differing);
         at = swept.next;
         if at.is_none() {
