@@ -20,4 +20,4 @@ mod work;
 mod writes;
 
 pub(crate) use carrier::{Carrier, accept, alarm, list, write};
-pub(crate) use work::{Seen, Size, Work};
+pub(crate) use work::{Case, Seen, Size, Work};
