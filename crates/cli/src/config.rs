@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use mstore_protocol::{Env, Profile, ProfileError};
+use mstore_protocol::{Env, PersonalData, Profile, ProfileError};
 use mstore_server::PublicUrls;
 
 use crate::{
@@ -20,6 +20,7 @@ pub(crate) struct Config {
     /// `None`: the embedded SQLite.
     pub(crate) database: Option<OwnDatabase>,
     pub(crate) retention: Retention,
+    pub(crate) personal_data: PersonalData,
     pub(crate) env: Env,
     pub(crate) profile: Profile,
     pub(crate) listen: SocketAddr,
@@ -57,6 +58,7 @@ pub(crate) struct Retention {
     pub(crate) deletion_keep_days: u32,
     pub(crate) operation_keep_days: u32,
     pub(crate) alarm_keep_days: u32,
+    pub(crate) ledger_keep_days: u32,
     pub(crate) commits_keep_max: u32,
     pub(crate) outbox_per_branch_max: usize,
 }
@@ -68,6 +70,7 @@ impl Default for Retention {
             deletion_keep_days: 30,
             operation_keep_days: 60,
             alarm_keep_days: 90,
+            ledger_keep_days: 0,
             commits_keep_max: 1_000_000,
             outbox_per_branch_max: 10_000,
         }
@@ -76,6 +79,8 @@ impl Default for Retention {
 
 /// Ten years: what is kept longer belongs into an archive.
 const DAYS_MAX: u32 = 3_660;
+/// A till that was away hands in what it sold and counted meanwhile; a count from before the closing says nothing any more.
+const LEDGER_DAYS_MIN: u32 = 30;
 /// About 1 GB of frames at a few hundred bytes each, for every branch.
 const OUTBOX_MAX: u32 = 1_000_000;
 /// About 6 GB for every branch that has so many.
@@ -89,15 +94,26 @@ impl RawConfig {
         };
         let days = |key| number(key, 1, DAYS_MAX);
         let (transaction_window_days, operation_keep_days) = (days("transaction_window_days")?, days("operation_keep_days")?);
+        let ledger_keep_days = number("ledger_keep_days", 0, DAYS_MAX)?;
+        if (1..LEDGER_DAYS_MIN).contains(&ledger_keep_days) {
+            let why = format!("{ledger_keep_days} is neither 0, for ever, nor {LEDGER_DAYS_MIN} or more: tills may be away for that long");
+            return Err(self.wrong("ledger_keep_days", why));
+        }
         let outbox_per_branch_max = number("outbox_per_branch_max", 1, OUTBOX_MAX)?;
         Ok(Retention {
             transaction_window_days,
             deletion_keep_days: days("deletion_keep_days")?,
             operation_keep_days,
             alarm_keep_days: days("alarm_keep_days")?,
+            ledger_keep_days,
             commits_keep_max: number("commits_keep_max", 1, COMMITS_MAX)?,
             outbox_per_branch_max: usize::try_from(outbox_per_branch_max).unwrap_or(usize::MAX),
         })
+    }
+
+    fn personal_data(&self) -> Result<PersonalData, Failure> {
+        const REFUSED: &str = "personal_data_refused";
+        PersonalData::parse(self.get(REFUSED), self.get("personal_data_exempt")).map_err(|why| self.wrong(REFUSED, why))
     }
 
     fn database(&self) -> Result<Option<OwnDatabase>, Failure> {
@@ -138,6 +154,7 @@ impl RawConfig {
             data_dir: PathBuf::from(self.get("data_dir")),
             database: self.database()?,
             retention: self.retention()?,
+            personal_data: self.personal_data()?,
             env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
             profile,
             listen: addr("listen", self.get("listen"))?,
@@ -206,6 +223,7 @@ mod tests {
             "database = \"mysql://x\"",
             "transaction_window_days = \"0\"",
             "alarm_keep_days = \"-1\"",
+            "ledger_keep_days = \"7\"",
             "commits_keep_max = \"0\"",
             "outbox_per_branch_max = \"many\"",
             "database_password_file = \"pw\"",

@@ -35,8 +35,10 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
             tombstone_keep_days: config.retention.deletion_keep_days,
             operation_keep_days: config.retention.operation_keep_days,
             alarm_keep_days: config.retention.alarm_keep_days,
+            ledger_keep_days: config.retention.ledger_keep_days,
             commits_keep_max: config.retention.commits_keep_max.into(),
             outbox_per_branch_max: config.retention.outbox_per_branch_max,
+            personal_data: config.personal_data.clone(),
             ..SqliteConfig::new(&path, system_clock())
         };
         let store = open_sqlite(&settings).await.map_err(failed)?;
@@ -52,8 +54,10 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
         tombstone_keep_days: config.retention.deletion_keep_days,
         operation_keep_days: config.retention.operation_keep_days,
         alarm_keep_days: config.retention.alarm_keep_days,
+        ledger_keep_days: config.retention.ledger_keep_days,
         commits_keep_max: config.retention.commits_keep_max.into(),
         outbox_per_branch_max: config.retention.outbox_per_branch_max,
+        personal_data: config.personal_data.clone(),
         ..PgConfig::new(own.connect_url()?, system_clock())
     };
     let store = PgStore::open(settings).await.map_err(|error| open_failure(&error))?;

@@ -96,24 +96,25 @@ impl ServerProcess {
 pub(crate) struct Usage {
     pub(crate) cpu_ms: u64,
     pub(crate) memory_kb: u64,
+    /// The most that it ever had.
+    pub(crate) memory_peak_kb: u64,
 }
 
 impl Usage {
     /// Clock ticks are 10 ms on every Linux that this runs on (`getconf CLK_TCK` = 100).
     const TICK_MS: u64 = 10;
 
-    fn of(pid: u32) -> Self {
+    pub(crate) fn of(pid: u32) -> Self {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // Fields after the command's closing parenthesis: utime and stime are the 12th and 13th.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |i: usize| fields.get(i).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let memory_kb = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap_or(0);
-        Self { cpu_ms: (ticks(11) + ticks(12)) * Self::TICK_MS, memory_kb }
+        let kb = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        Self { cpu_ms: (ticks(11) + ticks(12)) * Self::TICK_MS, memory_kb: kb("VmRSS:"), memory_peak_kb: kb("VmHWM:") }
     }
 }
 
@@ -123,6 +124,7 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory() {
-        assert!(Usage::of(std::process::id()).memory_kb > 1_000);
+        let usage = Usage::of(std::process::id());
+        assert!(usage.memory_kb > 1_000 && usage.memory_peak_kb >= usage.memory_kb);
     }
 }

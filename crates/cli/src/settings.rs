@@ -42,6 +42,11 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "operation_keep_days", default: "60", doc: "days that the bodies of operations are kept; their ids stay for ever" },
     Setting { key: "alarm_keep_days", default: "90", doc: "days that alarms are kept once they are over" },
     Setting {
+        key: "ledger_keep_days",
+        default: "0",
+        doc: "days that movements of the ledger are kept one by one; older ones become one per item, and go to an archive; 0: for ever",
+    },
+    Setting {
         key: "commits_keep_max",
         default: "1000000",
         doc: "commits of a branch that are remembered, whatever their age: a device further behind fetches everything",
@@ -50,6 +55,16 @@ const SETTINGS: &[Setting] = &[
         key: "outbox_per_branch_max",
         default: "10000",
         doc: "frames of a branch that wait for the broker; beyond that devices pull",
+    },
+    Setting {
+        key: "personal_data_refused",
+        default: "card,email,phone",
+        doc: "kinds of personal data that no row and no operation may hold, or off",
+    },
+    Setting {
+        key: "personal_data_exempt",
+        default: "",
+        doc: "fields that may hold anything, beside id, sku, barcode, receipt_no and those that end in _id",
     },
     Setting { key: "env", default: "dev", doc: "first level of every topic" },
     Setting { key: "profile", default: "production", doc: "production or development: whether tokens may cross a network in the clear" },
@@ -156,6 +171,9 @@ fn flags(args: &ServeArgs) -> Vec<(&'static str, &Option<String>)> {
         ("deletion_keep_days", &args.retention.deletion_keep_days),
         ("operation_keep_days", &args.retention.operation_keep_days),
         ("alarm_keep_days", &args.retention.alarm_keep_days),
+        ("personal_data_refused", &args.personal_data.personal_data_refused),
+        ("personal_data_exempt", &args.personal_data.personal_data_exempt),
+        ("ledger_keep_days", &args.retention.ledger_keep_days),
         ("commits_keep_max", &args.retention.commits_keep_max),
         ("outbox_per_branch_max", &args.retention.outbox_per_branch_max),
         ("env", &args.env),

@@ -40,6 +40,7 @@ fn a_database_is_looked_at_attached_and_left() {
     }
     let database = Postgres::shared().database("command");
     database.psql(SHOP);
+    let before = database.dump();
     let directory = tempfile::tempdir().unwrap();
     let (here, url) = (directory.path(), database.url());
     let attach = |more: &[&'static str]| [&["attach", "--database", url.as_str(), "--merchant", "m1"], more].concat();
@@ -68,7 +69,9 @@ fn a_database_is_looked_at_attached_and_left() {
     // Without a terminal nobody can be asked.
     check(here, &attach(&[]), 2, &["nothing was changed", "--yes"]);
     std::fs::write(&file, text.replace("as = \"money\"", "as = \"mony\"")).unwrap();
-    check(here, &attach(&["--yes"]), 2, &["attach.toml", "mony"]);
+    check(here, &attach(&["--yes"]), 2, &["attach.toml", "line ", "did you mean \"money\"?", "attach_mapping_invalid", "next: "]);
+    std::fs::write(&file, text.replace("branch =", "brnch =")).unwrap();
+    check(here, &attach(&["--yes"]), 2, &["line ", "brnch", "did you mean \"branch\"?", "attach_mapping_invalid"]);
     std::fs::write(&file, text.replace("column = \"price\"", "column = \"prise\"")).unwrap();
     check(here, &attach(&["--yes"]), 2, &["attach_mapping_invalid", "did you mean \"price\"?"]);
     std::fs::write(&file, &text).unwrap();
@@ -80,8 +83,12 @@ fn a_database_is_looked_at_attached_and_left() {
     );
     assert_eq!(triggers(&database), "4");
     assert_eq!(database.psql("SELECT count(*) FROM mstore.mark WHERE collection = 'product'"), "2");
-    check(here, &attach(&["--yes"]), 0, &["attached: product"]);
-    assert_eq!(triggers(&database), "4", "again is no harm");
+    let inbox = || database.psql("SELECT value FROM mstore.setting WHERE name = 'operation_inbox'");
+    assert_eq!(inbox(), "on", "nobody has said otherwise");
+    check(here, &attach(&["--yes", "--operation-inbox", "off"]), 0, &["the inbox is off"]);
+    check(here, &attach(&["--yes"]), 0, &["attached: product", "the inbox is off"]);
+    assert_eq!((triggers(&database), inbox()), ("4".into(), "off".into()), "again is no harm, and changes no mind");
+    check(here, &attach(&["--yes", "--operation-inbox", "on"]), 0, &["mstore.operation_inbox"]);
 
     let detach = |more: &[&'static str]| [&["detach", "--database", url.as_str()], more].concat();
     check(here, &detach(&["prodct", "--yes"]), 2, &["prodct is not attached", "product"]);
@@ -89,6 +96,7 @@ fn a_database_is_looked_at_attached_and_left() {
     assert_eq!(triggers(&database), "0");
     assert_eq!(database.psql("SELECT count(*) FROM pg_namespace WHERE nspname = 'mstore'"), "0");
     check(here, &detach(&["--yes"]), 0, &[]);
+    assert_eq!(database.dump(), before, "no trace");
 }
 
 #[test]

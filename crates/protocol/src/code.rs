@@ -79,6 +79,7 @@ codes! {
     FloatRefused = "float_refused", 422, Never, "A float where none may stand", "send quantities as decimal strings and money as an integer of minor units";
     IntegerOutOfRange = "integer_out_of_range", 422, Never, "An integer beyond ±(2^53−1)", "send large numbers as strings";
     RowTooLarge = "row_too_large", 413, Never, "A row over 256 KiB", "shorten its texts, or its recipe";
+    PersonalData = "personal_data", 422, Never, "Personal data where none may stand", "take it out of the field that the detail names; if it is none, the operator may exempt the field";
     MalformedCursor = "malformed_cursor", 400, Never, "Not a cursor of this server", "send the cursor as the head or the last line gave it, or none for a snapshot";
     SnapshotRequired = "snapshot_required", 410, Never, "There are no changes since this cursor any more", "ask again without `after`; keep the upload queue";
     CredentialsMissing = "credentials_missing", 401, Never, "No credentials", "send Authorization: Bearer <device_id>:<token>, or an admin token";

@@ -1,7 +1,7 @@
 //! Rows of the source tables as devices see them: canonical texts, made of what a database has read.
 
 use mstore_protocol::{
-    Quantity, Row,
+    PersonalData, Quantity, Row,
     limits::{QUANTITY_MILLI_MAX, ROW_BYTES_MAX},
 };
 
@@ -29,6 +29,12 @@ impl SourceRow {
             return Self::Bad(format!("{} bytes; a row has at most {ROW_BYTES_MAX}", text.len()));
         }
         Self::Is(text)
+    }
+
+    /// Without what no device may hold.
+    pub(crate) fn screened(self, personal: &PersonalData) -> Self {
+        let Self::Is(text) = self else { return self };
+        personal.find(&text).map_or(Self::Is(text), |found| Self::Bad(found.to_string()))
     }
 }
 

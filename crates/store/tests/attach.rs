@@ -1,7 +1,15 @@
 //! Tables that nobody made for us, from a foreign writer's commit to what `/changes` answers.
 #![allow(clippy::unwrap_used)]
 
-use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use mstore_protocol::{BranchKey, Timestamp};
 use mstore_rig::{Database, Postgres, Program, have};
@@ -9,7 +17,11 @@ use mstore_store::{
     Admin as _, ChangeRow, ChangesAsk, Listing, RowSink, SyncStore as _,
     postgres::{
         PgConfig, PgStore,
-        attach::{Attacher, Given, mapping::Mapping, mapping::MerchantMapping, propose},
+        attach::{
+            Attacher, ColumnName, Given,
+            mapping::{Mapping, MerchantMapping, Window},
+            propose,
+        },
     },
 };
 
@@ -72,7 +84,7 @@ async fn attach(database: &Database<'_>) -> Attacher {
     let mut attacher = Attacher::connect(&database.url()).await.unwrap();
     attacher.prepare().await.unwrap();
     let plan = attacher.plan(proposed(&attacher).await).await.unwrap();
-    attacher.install(&plan, &mut |_| {}).await.unwrap();
+    attacher.install(&plan, None, &mut |_| {}).await.unwrap();
     attacher
 }
 
@@ -182,4 +194,64 @@ async fn attaching_while_servers_run_is_seen_by_them() {
     assert_eq!(rows(&one, "b0").await.len(), 24);
     one.close().await.unwrap();
     two.close().await.unwrap();
+}
+
+const TIMED: &str = "CREATE TABLE orders (id int PRIMARY KEY, branch_id text NOT NULL, made_at timestamp NOT NULL, closed_at timestamptz);
+    CREATE TABLE lines (order_id int NOT NULL REFERENCES orders ON DELETE CASCADE, n int NOT NULL, PRIMARY KEY (order_id, n));
+    INSERT INTO orders SELECT n, 'b', now() AT TIME ZONE 'Asia/Jakarta' - make_interval(days => n) + interval '1 hour', now() - make_interval(days => n) FROM generate_series(1, 150) n;
+    UPDATE orders SET closed_at = NULL WHERE id = 100; INSERT INTO lines SELECT n, 1 FROM generate_series(1, 150) n";
+
+/// The rows of `orders` and of `lines`.
+fn counts(rows: &Rows) -> (usize, usize) {
+    let of = |name: &str| rows.keys().filter(|(collection, _)| collection == name).count();
+    (of("orders"), of("lines"))
+}
+
+#[tokio::test]
+async fn rows_of_an_attached_table_leave_their_window() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("window");
+    database.psql(TIMED);
+    let mut attacher = Attacher::connect(&database.url()).await.unwrap();
+    attacher.prepare().await.unwrap();
+    let mut mapping = proposed(&attacher).await;
+    let window = |column: ColumnName, days: u32, zone: Option<&str>| Some(Window { column, days, zone: zone.map(str::to_owned) });
+    let mut install = async |attacher: &mut Attacher, lines: Option<Window>, orders: Option<Window>| {
+        for collection in &mut mapping.collections {
+            collection.window = if collection.name == "lines" { lines.clone() } else { orders.clone() };
+        }
+        let plan = attacher.plan(mapping.clone()).await.unwrap();
+        attacher.install(&plan, None, &mut |_| {}).await.unwrap();
+    };
+    // A line is as old as its order; an order that is not closed stays, however old.
+    let of_orders = ColumnName::joined("orders", "made_at");
+    install(&mut attacher, window(of_orders.clone(), 20, Some("Asia/Jakarta")), window(ColumnName::own("closed_at"), 10, None)).await;
+    let ahead = Arc::new(AtomicI64::new(0));
+    let clock = {
+        let ahead = Arc::clone(&ahead);
+        Arc::new(move || clock()().plus_ms(ahead.load(Ordering::SeqCst)))
+    };
+    let store = PgStore::open(PgConfig::new(database.url(), clock)).await.unwrap();
+    until(&store, "b", |rows| counts(rows) == (10, 20)).await;
+    // Time passes, and nobody writes; far more leaves at once than a deletion might.
+    ahead.store(5 * 24 * 3_600_000, Ordering::SeqCst);
+    store.upkeep().await.unwrap();
+    assert_eq!(counts(&rows(&store, "b").await), (5, 15));
+    assert_eq!(sweep(&store).await, 0, "what is too old is no difference");
+    // Longer, and none at all: what is young enough comes back.
+    install(&mut attacher, window(of_orders, 140, Some("Asia/Jakarta")), None).await;
+    until(&store, "b", |rows| counts(rows) == (150, 140)).await;
+    install(&mut attacher, window(ColumnName::joined("orders", "closed_at"), 3, None), None).await;
+    until(&store, "b", |rows| counts(rows) == (150, 3)).await;
+    let refused = |column: ColumnName, days: u32| {
+        let mut wrong = mapping.clone();
+        wrong.collections.iter_mut().for_each(|collection| collection.window = window(column.clone(), days, None));
+        wrong
+    };
+    for wrong in [refused(ColumnName::own("id"), 7), refused(ColumnName::own("nowhere"), 7), refused(ColumnName::own("made_at"), 0)] {
+        assert!(attacher.plan(wrong).await.is_err());
+    }
+    store.close().await.unwrap();
 }

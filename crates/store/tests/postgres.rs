@@ -25,7 +25,8 @@ async fn make() -> Option<Fixture> {
     let database = Postgres::shared().database("store");
     let url = database.url();
     let clock = TestClock::new();
-    let store = PgStore::open(PgConfig::new(&url, clock.as_fn())).await.unwrap();
+    let config = PgConfig { ledger_keep_days: 400, ..PgConfig::new(&url, clock.as_fn()) };
+    let store = PgStore::open(config).await.unwrap();
     let foreign = url.clone();
     let sql = Box::new(move |statements: &str| {
         psql(&foreign, &format!("BEGIN; SET LOCAL search_path = mstore; {statements}; COMMIT"));
@@ -294,4 +295,24 @@ async fn what_cannot_work_is_refused_with_its_code() {
     assert!(error.to_string().contains("GRANT CREATE ON DATABASE"), "{error}");
     assert_eq!(refused("postgres://127.0.0.1:1/nowhere".into()).await.code(), "database_unreachable");
     assert_eq!(refused("postgres://h/d?sslmode=perhaps".into()).await.code(), "database_url");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_stays_open_is_alarmed_until_it_ends() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("open");
+    let clock = TestClock::new();
+    let config = PgConfig { old_snapshot: std::time::Duration::from_secs(1), ..PgConfig::new(database.url(), clock.as_fn()) };
+    let store = PgStore::open(config).await.unwrap();
+    let f = Fixture { store, clock, sql: Box::new(|_| ()), unreadable: "", visits: false, keep: Box::new(()) };
+    let (forgotten, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    forgotten.batch_execute("SET application_name = 'report'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
+    wait_for(async || !f.alarms("old_snapshot_open").await.is_empty()).await;
+    assert!(f.alarms("old_snapshot_open").await[0].detail.contains("program \"report\""));
+    forgotten.batch_execute("COMMIT").await.unwrap();
+    wait_for(async || f.alarms("old_snapshot_open").await.iter().all(|alarm| alarm.cleared_at.is_some())).await;
+    f.store.close().await.unwrap();
 }

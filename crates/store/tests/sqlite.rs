@@ -26,7 +26,8 @@ fn make_store() -> Fixture {
 }
 
 fn open(path: &Path, clock: TestClock, keep: Box<dyn std::any::Any + Send>) -> Fixture {
-    let store = SqliteStore::open(SqliteConfig::new(path, clock.as_fn())).unwrap();
+    let config = SqliteConfig { ledger_keep_days: 400, ..SqliteConfig::new(path, clock.as_fn()) };
+    let store = SqliteStore::open(config).unwrap();
     let path = path.to_owned();
     let sql = Box::new(move |statements: &str| {
         let foreign = Connection::open(&path).unwrap();

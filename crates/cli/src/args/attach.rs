@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
 pub(crate) struct AttachArgs {
@@ -21,6 +21,9 @@ pub(crate) struct AttachArgs {
     /// For a new mapping: the branch, where no column of any table names one.
     #[arg(long, value_name = "ID", default_value = "main")]
     pub(crate) branch: String,
+    /// Whether operations of tills are put into mstore.operation_inbox for your backend to decide [default: as the database has it, on in a new one].
+    #[arg(long, value_name = "WHICH")]
+    pub(crate) operation_inbox: Option<OnOff>,
     /// Show every statement.
     #[arg(long)]
     pub(crate) print_sql: bool,
@@ -30,6 +33,15 @@ pub(crate) struct AttachArgs {
     /// Do it without asking.
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+/// A switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// On.
+    On,
+    /// Off.
+    Off,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ mod run;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-pub(crate) use attach::{AttachArgs, DetachArgs};
+pub(crate) use attach::{AttachArgs, DetachArgs, OnOff};
 pub(crate) use bench::{BenchArgs, BenchName, Via};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use desk::{Arrival, Letter, LetterAction, StockAction, StockArgs, Where};
@@ -72,6 +72,8 @@ pub(crate) struct ServeArgs {
     pub(crate) database: DatabaseArgs,
     #[command(flatten)]
     pub(crate) retention: RetentionArgs,
+    #[command(flatten)]
+    pub(crate) personal_data: PersonalDataArgs,
     /// First level of every topic [default: dev].
     #[arg(long)]
     pub(crate) env: Option<String>,
@@ -125,6 +127,17 @@ pub(crate) struct DatabaseArgs {
     pub(crate) database_password_file: Option<String>,
 }
 
+/// What no device may hold.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PersonalDataArgs {
+    /// Kinds of personal data that no row and no operation may hold: card, email, phone, or off [default: card,email,phone].
+    #[arg(long, value_name = "KINDS")]
+    pub(crate) personal_data_refused: Option<String>,
+    /// Fields that may hold anything, separated by commas, beside id, sku, barcode, receipt_no and those that end in _id.
+    #[arg(long, value_name = "FIELDS")]
+    pub(crate) personal_data_exempt: Option<String>,
+}
+
 /// What is kept, and for how long.
 #[derive(Debug, Default, Args)]
 pub(crate) struct RetentionArgs {
@@ -140,6 +153,9 @@ pub(crate) struct RetentionArgs {
     /// Days that alarms are kept once they are over [default: 90].
     #[arg(long, value_name = "DAYS")]
     pub(crate) alarm_keep_days: Option<String>,
+    /// Days that movements of the ledger are kept one by one; older ones become one per item, and go to an archive [default: 0, for ever].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) ledger_keep_days: Option<String>,
     /// Commits of a branch that are remembered, whatever their age: a device further behind fetches everything [default: 1000000].
     #[arg(long, value_name = "COMMITS")]
     pub(crate) commits_keep_max: Option<String>,

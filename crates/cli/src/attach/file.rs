@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
+use mstore_protocol::{Code, did_you_mean};
 use mstore_store::postgres::attach::{
     Notes, Proposal,
     mapping::{As, CollectionMapping, Field, Mapping, NewBranch, Place},
@@ -13,11 +14,23 @@ use crate::failure::Failure;
 /// Reads a mapping.
 pub(super) fn read(path: &Path) -> Result<Mapping, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
-    parse(&text).map_err(|why| Failure::usage(format!("{}: {why}", path.display())))
+    let code = Code::AttachMappingInvalid;
+    parse(&text).map_err(|why| Failure::usage(format!("{}: {why} ({code})", path.display())).next(code.next_step()))
 }
 
 fn parse(text: &str) -> Result<Mapping, String> {
-    toml::from_str(text).map_err(|error| error.to_string())
+    toml::from_str(text).map_err(|error| {
+        let hint = hint(error.message()).map_or_else(String::new, |hint| format!("; {hint}"));
+        format!("{}{hint}", error.to_string().trim_end())
+    })
+}
+
+/// What an unknown name may have meant: the parser says "unknown field `nmae`, expected one of `name`, `table`".
+fn hint(message: &str) -> Option<String> {
+    let (typed, known) = message.strip_prefix("unknown field ").or_else(|| message.strip_prefix("unknown variant "))?.split_once(',')?;
+    let names = |text: &'_ str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<String>>();
+    let (typed, known) = (names(typed), names(known));
+    Some(did_you_mean(typed.first()?, known.iter().map(String::as_str)))
 }
 
 /// A name that can be an id of ours.
@@ -32,7 +45,7 @@ const TOP: &str = "\
 # branch and merchant   { fixed = \"b1\" }, { column = \"branch_id\" }, { column = \"orders.branch_id\" } with a [[collection.join]], or { every = true }:
 #                       every branch of the merchant has all rows
 # key                   columns of a unique index; the row id is their text, several joined by `:` (`%` and `:` within a text become %25 and %3A)
-# fields                name = { column = \"…\", as = \"text|integer|boolean|money|quantity|decimal|time|date|json\" }, { value = … }, or {} for null
+# fields                name = { column = \"…\", as = \"text|integer|boolean|money|quantity|decimal|time|date|json\" }, { value = … }, both (value: what NULL becomes), or {} for null
 #                       money: currency, currency_column, minor = true (the column holds minor units), round = true; boolean: not = true;
 #                       times without a zone: zone = \"Asia/Jakarta\"
 # A row that does not fit its fields is quarantined with the reason (alarm row_quarantined); all others flow.
@@ -99,6 +112,10 @@ fn collection(out: &mut String, mapping: &CollectionMapping, notes: &Notes, rows
     line(out, format!("enabled = {}\nkey = [{}]", mapping.enabled, key.join(", ")));
     line(out, format!("merchant = {}\nbranch = {}", place(&mapping.merchant), place(&mapping.branch)));
     line(out, "new_columns = \"ignore\"  # or \"send\": a column that is added later".into());
+    if let Some(window) = &mapping.window {
+        let zone = window.zone.as_ref().map_or_else(String::new, |zone| format!(", zone = {}", quoted(zone)));
+        line(out, format!("window = {{ column = {}, days = {}{zone} }}", quoted(&window.column.to_string()), window.days));
+    }
     line(out, "\n[collection.fields]".into());
     for (name, of) in &mapping.fields {
         let note = notes.fields.get(name).map_or_else(String::new, |note| format!("  # {note}"));
@@ -192,7 +209,7 @@ mod tests {
 
     use mstore_store::postgres::attach::{
         ColumnName, TableName,
-        mapping::{Branches, Join, MerchantMapping, NewColumns},
+        mapping::{Branches, Join, MerchantMapping, NewColumns, Window},
     };
 
     use super::*;
@@ -212,6 +229,7 @@ mod tests {
             merchant: Place::Fixed { fixed: "m1".into() },
             branch: Place::Column { column: ColumnName::joined("orders", "branch") },
             new_columns: NewColumns::Ignore,
+            window: Some(Window { column: ColumnName::joined("orders", "made at"), days: 30, zone: Some("Asia/Jakarta".into()) }),
             joins: vec![Join {
                 table: TableName::new("public", "orders"),
                 alias: "orders".into(),
@@ -244,10 +262,18 @@ mod tests {
     #[test]
     fn a_name_that_nobody_knows_is_refused() {
         let text = text(&proposal(), &[], true);
-        for (good, bad) in
-            [("round = true", "rounded = true"), ("branch = {", "branhc = {"), ("fixed =", "fix ="), ("currency =", "curency =")]
-        {
-            assert!(text.contains(good) && parse(&text.replace(good, bad)).is_err(), "{bad}");
+        for (good, bad, meant) in [
+            ("round = true", "rounded = true", "did you mean \"round\"?"),
+            ("branch = {", "branhc = {", "did you mean \"branch\"?"),
+            ("fixed =", "fixde =", "did you mean \"fixed\"?"),
+            ("currency =", "curency =", "did you mean \"currency\"?"),
+            ("as = \"money\"", "as = \"mony\"", "did you mean \"money\"?"),
+            ("[branches]", "[branchs]", "did you mean \"branches\"?"),
+            ("{ fixed = \"m1\" }", "{ fixed = \"m1\", every = true }", "{ every = true }"),
+        ] {
+            assert!(text.contains(good), "{good}: {text}");
+            let why = parse(&text.replace(good, bad)).unwrap_err();
+            assert!(why.contains(meant) && why.contains("line "), "{bad}: {why}");
         }
     }
 }

@@ -15,7 +15,7 @@ use mstore_store::postgres::attach::{
 };
 
 use crate::{
-    args::{AttachArgs, DetachArgs},
+    args::{AttachArgs, DetachArgs, OnOff},
     failure::Failure,
 };
 
@@ -35,9 +35,10 @@ pub(crate) async fn run(args: AttachArgs) -> Result<(), Failure> {
     agreed(args.yes, &question, "run it again with --yes, or on a terminal; --print-sql shows every statement")?;
     attacher.prepare().await.map_err(failure)?;
     let bar = show::Bar::new();
-    attacher.install(&plan, &mut |progress: Progress| bar.show(&progress)).await.map_err(failure)?;
+    let inbox = args.operation_inbox.map(|choice| choice == OnOff::On);
+    attacher.install(&plan, inbox, &mut |progress: Progress| bar.show(&progress)).await.map_err(failure)?;
     bar.finish();
-    show::attached(&plan);
+    show::attached(&plan, attacher.is_inbox_on().await.map_err(failure)?);
     Ok(())
 }
 

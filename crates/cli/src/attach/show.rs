@@ -47,9 +47,13 @@ pub(super) fn plan(plan: &Plan, with_sql: bool) {
 }
 
 /// It is done.
-pub(super) fn attached(plan: &Plan) {
+pub(super) fn attached(plan: &Plan, is_inbox_on: bool) {
     let names: Vec<&str> = plan.collections().map(|(name, ..)| name).collect();
     println!("attached: {}", names.join(", "));
+    match is_inbox_on {
+        true => println!("operations of tills: in mstore.operation_inbox, for your backend to decide"),
+        false => println!("operations of tills: recorded, the inbox is off; `attach --operation-inbox on` hands them to your backend"),
+    }
     println!("next: mstore-sync serve --database URL");
 }
 

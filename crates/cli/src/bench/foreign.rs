@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use mstore_protocol::BranchKey;
 
 use super::scratch;
-use crate::failure::Failure;
+use crate::{failure::Failure, server_process::Usage};
 
 const BUSY: Duration = Duration::from_secs(30);
 
@@ -60,6 +60,15 @@ impl Foreign {
             Self::Postgres(_) => "SELECT pg_database_size(current_database())",
         };
         self.number(query).await
+    }
+
+    /// CPU time that the database's own processes have used for its other clients; zero where there are none on this machine.
+    pub(super) async fn server_cpu_ms(&mut self) -> Result<u64, Failure> {
+        let Self::Postgres(client) = self else { return Ok(0) };
+        let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND inet_server_addr() IS NOT DISTINCT FROM inet_client_addr()";
+        let pids = client.query(sql, &[]).await.map_err(|error| scratch::failed(&error))?;
+        Ok(pids.iter().filter_map(|row| u32::try_from(row.get::<_, i32>(0)).ok()).map(|pid| Usage::of(pid).cpu_ms).sum())
     }
 
     /// One stock figure, in a transaction of its own; returns when it is durable.

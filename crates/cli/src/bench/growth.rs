@@ -1,16 +1,23 @@
 //! What grows with the number of branches and of rows: the import of a catalogue, a commit, a price that changes everywhere, an idle second, bytes, memory.
-//! No till is connected: what tills cost is measured by `idle`, `fanout` and `storm`.
+//! One till asks for everything once; what connected tills cost is measured by `idle`, `fanout` and `storm`.
 
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
-use mstore_protocol::{BranchKey, Quantity};
+use mstore_client::{Client, Options};
+use mstore_protocol::{BranchKey, Head, Quantity};
 use mstore_store::MoveKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Outcome, foreign::Foreign, ms, rig::per_second, rounded};
+use super::{
+    Outcome,
+    foreign::Foreign,
+    ms,
+    rig::{timed, until_at_within},
+    rounded,
+};
 use crate::{
     api::AdminApi,
     failure::Failure,
@@ -39,42 +46,85 @@ pub(super) async fn run(branches: usize, rows: usize, commits: usize, database: 
     let mut chain = Chain { server, api, sql, branches, rows };
     let empty = chain.sql.bytes().await?;
     let import = chain.import().await?;
-    let full = chain.sql.bytes().await?;
-    let all = branches * rows;
-    let (bytes, bodies) = (chain.sql.number(BODY_BYTES).await?, chain.sql.number(BODIES).await?);
+    let disk = Disk {
+        bytes: chain.sql.bytes().await? - empty,
+        bodies: chain.sql.number(BODY_BYTES).await?,
+        different: chain.sql.number(BODIES).await?,
+    };
     let (latencies, commit) = chain.commits(commits).await?;
     let price = chain.price(rows / 2).await?;
+    let till = chain.first_sync(&dir.path().join("till.db")).await?;
+    let repair = chain.repair().await?;
     let idle = chain
         .measured(async |_| {
             tokio::time::sleep(IDLE).await;
             Ok(())
         })
         .await?;
+    let all = branches * rows;
+    let mut figures = import.figures("import", "us_per_row", 1000.0 / all as f64);
+    figures.extend(disk.figures(all));
+    figures.extend(commit.figures("commit", "ms", 1.0 / commits as f64));
     let at = |percent: usize| ms(latencies[(latencies.len() - 1) * percent / 100]);
-    Ok(Outcome::new(
-        "growth",
-        json!({
-            "branches": branches, "rows": rows, "commits": commits, "database": if database.is_some() { "PostgreSQL" } else { "SQLite" },
-            "import": "all products by one foreign transaction", "commit": "one stock movement by the API, one after the other, each at another branch",
-            "price": "one product of the catalogue by foreign SQL, until every branch has its commit",
-        }),
-        json!({
-            "import_s": rounded(import.took.as_secs_f64()),
-            "import_rows_per_s": rounded(per_second(all, import.took)),
-            "import_server_cpu_us_per_row": rounded(import.cpu_ms as f64 * 1000.0 / all as f64),
-            "bytes_per_row": rounded((full - empty) as f64 / all as f64),
-            "body_bytes_per_row": rounded(bytes as f64 / all as f64),
-            "rows_per_body": rounded(all as f64 / bodies.max(1) as f64),
-            "commit_p50_ms": at(50),
-            "commit_p99_ms": at(99),
-            "commit_server_cpu_ms": rounded(commit.cpu_ms as f64 / commits as f64),
-            "price_everywhere_ms": ms(price.took),
-            "price_changes_per_s": rounded(per_second(branches, price.took)),
-            "price_server_cpu_ms": price.cpu_ms,
-            "idle_server_cpu_percent": rounded(idle.cpu_ms as f64 / idle.took.as_secs_f64() / 10.0),
-            "memory_kb": idle.memory_kb,
-        }),
-    ))
+    figures.extend([("commit_p50_ms".into(), at(50)), ("commit_p99_ms".into(), at(99))]);
+    figures.extend(price.figures("price", "ms", 1.0));
+    figures.extend([("price_everywhere_ms".into(), ms(price.took))]);
+    figures.extend(till.cost.figures("first_sync", "us_per_row", 1000.0 / rows as f64));
+    figures.extend([
+        ("first_sync_bytes_per_row".into(), rounded(till.bytes as f64 / rows as f64)),
+        ("till_memory_peak_kb".into(), till.memory_peak_kb.into()),
+    ]);
+    figures.extend([
+        ("digests_ms".into(), ms(repair.digests)),
+        ("range_ms".into(), ms(repair.range)),
+        ("range_rows".into(), repair.rows.into()),
+    ]);
+    figures.extend(idle.figures("idle", "percent", 0.1 / idle.took.as_secs_f64()));
+    figures.extend([("memory_kb".into(), idle.usage.memory_kb.into()), ("memory_peak_kb".into(), idle.usage.memory_peak_kb.into())]);
+    let setup = json!({
+        "branches": branches, "rows": rows, "commits": commits, "database": if database.is_some() { "PostgreSQL" } else { "SQLite" },
+        "import": "all products by one foreign transaction", "commit": "one stock movement by the API, one after the other, each at another branch",
+        "price": "one product of the catalogue by foreign SQL, until every branch has its commit",
+        "first_sync": "one till of one branch, from opening its empty file to everything shown",
+        "digests, range": "what a till asks for that finds a difference: the 256 sub-digests of the products, the rows of one range",
+        "database_cpu": "of the database's connections to the server, if it is on this machine",
+    });
+    Ok(Outcome::new("growth", setup, Value::Object(figures.into_iter().collect())))
+}
+
+type Figures = Vec<(String, Value)>;
+
+/// What is on disk.
+struct Disk {
+    bytes: i64,
+    bodies: i64,
+    different: i64,
+}
+
+impl Disk {
+    fn figures(&self, rows: usize) -> Figures {
+        let per_row = |count: i64| rounded(count as f64 / rows as f64);
+        vec![
+            ("bytes_per_row".into(), per_row(self.bytes)),
+            ("body_bytes_per_row".into(), per_row(self.bodies)),
+            ("rows_per_body".into(), rounded(rows as f64 / self.different.max(1) as f64)),
+        ]
+    }
+}
+
+/// What a till took.
+struct FirstSync {
+    cost: Cost,
+    bytes: u64,
+    /// Of this process, which does little else.
+    memory_peak_kb: u64,
+}
+
+/// What finding and mending a difference asks of the server.
+struct Repair {
+    digests: Duration,
+    range: Duration,
+    rows: usize,
 }
 
 /// A merchant with many branches, and the server that keeps them.
@@ -90,15 +140,65 @@ struct Chain {
 struct Cost {
     took: Duration,
     cpu_ms: u64,
-    memory_kb: u64,
+    database_cpu_ms: u64,
+    /// Of the server, afterwards.
+    usage: Usage,
+}
+
+impl Cost {
+    /// How long it took, and CPU time in some unit, of which a millisecond is so many.
+    fn figures(&self, name: &str, unit: &str, per_ms: f64) -> Figures {
+        vec![
+            (format!("{name}_s"), rounded(self.took.as_secs_f64())),
+            (format!("{name}_server_cpu_{unit}"), rounded(self.cpu_ms as f64 * per_ms)),
+            (format!("{name}_database_cpu_{unit}"), rounded(self.database_cpu_ms as f64 * per_ms)),
+        ]
+    }
 }
 
 impl Chain {
     async fn measured(&mut self, work: impl AsyncFnOnce(&mut Self) -> Result<(), Failure>) -> Result<Cost, Failure> {
-        let (start, before) = (Instant::now(), self.server.usage());
+        let (start, before, database) = (Instant::now(), self.server.usage(), self.sql.server_cpu_ms().await?);
         work(self).await?;
-        let Usage { cpu_ms, memory_kb } = self.server.usage();
-        Ok(Cost { took: start.elapsed(), cpu_ms: cpu_ms - before.cpu_ms, memory_kb })
+        let took = start.elapsed();
+        let usage = self.server.usage();
+        // Connections that were closed meanwhile took their account with them.
+        let database_cpu_ms = self.sql.server_cpu_ms().await?.saturating_sub(database);
+        Ok(Cost { took, cpu_ms: usage.cpu_ms - before.cpu_ms, database_cpu_ms, usage })
+    }
+
+    fn branch(n: usize) -> Result<BranchKey, Failure> {
+        BranchKey::parse("m1", &format!("b{n}")).map_err(|error| Failure::usage(error.to_string()))
+    }
+
+    /// A till of the first branch gets everything.
+    async fn first_sync(&mut self, file: &Path) -> Result<FirstSync, Failure> {
+        let key = Self::branch(0)?;
+        let body = json!({ "merchant": key.merchant, "branch": key.branch, "device_id": "till-1", "name": "till" });
+        let claim = self.api.post("/v1/admin/devices", &body).await?;
+        let answer = self.api.post("/v1/devices/enrol", &json!({ "code": claim["code"], "nonce": "growth-till-1" })).await?;
+        let enrolment = serde_json::from_value(answer).map_err(|error| Failure::unavailable(format!("enrolment: {error}")))?;
+        let head: Head = self.api.get(&format!("/v1/{}/{}/head", key.merchant, key.branch)).await?;
+        let mut bytes = 0;
+        let cost = self
+            .measured(async |chain| {
+                let opened = Client::open_with(file, &chain.server.ready.http, enrolment, Options::default()).await;
+                let till = opened.map_err(|error| Failure::unavailable(format!("till: {error}")))?;
+                until_at_within(&till, head.seq, GIVE_UP_AFTER).await?;
+                bytes = till.stats().http_bytes_in;
+                till.close().await;
+                Ok(())
+            })
+            .await?;
+        Ok(FirstSync { cost, bytes, memory_peak_kb: Usage::of(std::process::id()).memory_peak_kb })
+    }
+
+    async fn repair(&self) -> Result<Repair, Failure> {
+        let key = Self::branch(0)?;
+        let ask = |what: &str| format!("/v1/{}/{}/{what}", key.merchant, key.branch);
+        let (_, digests) = timed(self.api.get::<Value>(&ask("digests?collection=product"))).await?;
+        let (rows, range) = timed(self.api.get::<Value>(&ask("rows?collection=product&range=7"))).await?;
+        Ok(Repair { digests, range, rows: rows["rows"].as_array().map_or(0, Vec::len) })
     }
 
     /// Branches first, then the catalogue at once: every branch gets one commit of all its rows.
@@ -144,7 +244,7 @@ impl Chain {
 
     /// Steps of a prime walk over branches and products.
     async fn move_one(&self, n: usize) -> Result<(), Failure> {
-        let key = BranchKey::parse("m1", &format!("b{}", n * 7_919 % self.branches)).map_err(|error| Failure::usage(error.to_string()))?;
+        let key = Self::branch(n * 7_919 % self.branches)?;
         let product = format!("SKU-{}", 1_000_000 + n * 104_729 % self.rows);
         let moves = [stock_move(&product, MoveKind::Delta, Quantity::from_units(1), "bench")];
         self.api.post(&path(&key, "/stock-moves"), &json!({ "moves": moves })).await.map(drop)

@@ -147,9 +147,14 @@ async fn furnish(api: &AdminApi, key: &BranchKey, rows: usize) -> Result<Vec<Str
 
 /// Waits until a till shows `seq` or more.
 pub(super) async fn until_at(till: &Client, seq: u64) -> Result<(), Failure> {
+    until_at_within(till, seq, GIVE_UP_AFTER).await
+}
+
+/// The same, where there is much to wait for.
+pub(super) async fn until_at_within(till: &Client, seq: u64, patience: Duration) -> Result<(), Failure> {
     let mut status = till.watch_status();
     let arrived = status.wait_for(|status| status.cursor.is_some_and(|cursor| cursor.seq >= seq));
-    match tokio::time::timeout(GIVE_UP_AFTER, arrived).await {
+    match tokio::time::timeout(patience, arrived).await {
         Ok(Ok(_)) => Ok(()),
         _ => Err(Failure::check(format!("a till did not reach seq {seq}; it is at {:?}", till.status()))),
     }

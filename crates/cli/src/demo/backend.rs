@@ -29,6 +29,7 @@ impl Backend {
             data_dir: data_dir.to_owned(),
             database: None,
             retention: Retention::default(),
+            personal_data: mstore_protocol::PersonalData::default(),
             env: mstore_protocol::Env::parse("demo").map_err(|error| Failure::usage(error.to_string()))?,
             profile: mstore_protocol::Profile::Production,
             listen: free,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{OWNER, Postgres, psql};
+use super::{OWNER, Postgres, psql, tool};
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -48,6 +48,19 @@ impl<'a> Database<'a> {
     #[must_use]
     pub fn keep(self) -> String {
         std::mem::ManuallyDrop::new(self).name.clone()
+    }
+
+    /// Everything in it as statements, the same for the same.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn dump(&self) -> String {
+        let output = tool("pg_dump").args(["-d", &self.superuser_url()]).output().expect("pg_dump comes with PostgreSQL");
+        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        // Each dump has a random word of its own in two lines.
+        let is_same = |line: &&str| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict");
+        String::from_utf8_lossy(&output.stdout).lines().filter(is_same).collect::<Vec<_>>().join("\n")
     }
 
     /// Runs statements as its owner, one after the other; what they print, unaligned. [`psql()`] says more.

@@ -1,4 +1,4 @@
-//! What our own API refuses at the door although SQL may write it: rows over the limit, prices below zero, a sku that is taken.
+//! What our own API refuses at the door although SQL may write it: rows over the limit, personal data, prices below zero, a sku that is taken.
 //!
 //! A foreign writer cannot be refused; its rows are quarantined where they break the rules of rows, and stand where they do not.
 
@@ -18,6 +18,27 @@ pub(super) fn check_price(price: &Money, id: &str) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::refused(Code::NegativePrice, format!("the price of {id:?} is {price}")))
+}
+
+/// Refuses personal data in the texts of a row.
+fn check_personal<const N: usize>(work: &Work<'_>, what: &str, id: &str, texts: [(&str, &str); N]) -> Result<(), StoreError> {
+    let found = texts.into_iter().find_map(|(field, text)| work.personal.find_text(field, text));
+    found.map_or(Ok(()), |found| {
+        let id: String = id.chars().take(64).collect();
+        Err(StoreError::refused(Code::PersonalData, format!("{what} {id:?}: {found}")))
+    })
+}
+
+/// Refuses personal data in a product.
+pub(super) fn check_product_texts(work: &Work<'_>, product: &Product) -> Result<(), StoreError> {
+    let Product { id, sku, barcode, name, category, unit, .. } = product;
+    let [barcode, category] = [barcode, category].map(|text| text.as_deref().unwrap_or_default());
+    check_personal(work, "product", id, [("sku", sku), ("barcode", barcode), ("name", name), ("category", category), ("unit", unit)])
+}
+
+/// Refuses personal data in an inventory item.
+pub(super) fn check_item_texts(work: &Work<'_>, item: &InventoryItem) -> Result<(), StoreError> {
+    check_personal(work, "inventory item", &item.id, [("name", &item.name), ("unit", &item.unit)])
 }
 
 /// Refuses an inventory item whose row no device would get.

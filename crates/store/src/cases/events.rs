@@ -61,6 +61,9 @@ pub(super) fn take(work: &mut Work<'_>, key: &BranchKey, event: &EventRequest) -
             Outcome::Written
         }
         EventRequest::TransactionCreated { transaction, .. } => {
+            if let Some(found) = work.personal.find(transaction.as_str()) {
+                return Err(StoreError::refused(Code::PersonalData, format!("transaction {:?}: {found}", transaction.id())));
+            }
             newer(work, key, "transaction", transaction.id(), *version)?;
             let is_receipt = merchant.stock_authority == StockAuthority::Backend && is_of_till(work, key, transaction)?;
             if is_receipt { compare_with_receipt(work, key, transaction)? } else { put_transaction(work, key, transaction)? }
@@ -158,17 +161,30 @@ fn compare_with_receipt(work: &Work<'_>, key: &BranchKey, transaction: &Row) -> 
     shown_with(work, key, transaction.id()).map(Outcome::Duplicate)
 }
 
-/// The next commit of the branch names these operations, whether or not they were uploaded yet.
+/// The next commit of the branch names these operations, whether or not they were uploaded yet; and the next one of the branch that each was uploaded for.
 fn name(work: &mut Work<'_>, key: &BranchKey, ops: &[OperationId]) -> Result<(), StoreError> {
     for id in ops {
-        let id = id.to_string();
-        inbox::accepted_by_event(work, &key.merchant, &id)?;
-        let sql = "UPDATE operation SET awaits_event = 0 WHERE merchant_id = ?1 AND id = ?2";
-        if work.sql.execute(sql, args![key.merchant.as_str(), &id])? == 0 {
-            let sql = "INSERT INTO event_operation (merchant_id, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-            work.sql.execute(sql, args![key.merchant.as_str(), &id])?;
-        }
+        name_one(work, key, *id)?;
     }
     work.named.entry(key.clone()).or_default().extend(ops);
+    Ok(())
+}
+
+fn name_one(work: &mut Work<'_>, key: &BranchKey, id: OperationId) -> Result<(), StoreError> {
+    let (merchant, text) = (key.merchant.as_str(), id.to_string());
+    // First of all: an upload for another branch, under another lock, claims the same row. Who comes second waits for the end of the other, and then sees
+    // what he did.
+    let sql = "INSERT INTO event_operation (merchant_id, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    work.sql.execute(sql, args![merchant, text])?;
+    inbox::accepted_by_event(work, &key.merchant, &text)?;
+    if work.sql.execute("UPDATE operation SET awaits_event = 0 WHERE merchant_id = ?1 AND id = ?2", args![merchant, text])? == 0 {
+        return Ok(());
+    }
+    work.sql.execute("DELETE FROM event_operation WHERE merchant_id = ?1 AND id = ?2", args![merchant, text])?;
+    let sql = "SELECT merchant_id, branch_id FROM operation WHERE merchant_id = ?1 AND id = ?2";
+    if let Some(of) = work.sql.row(sql, args![merchant, text], |row| row.key(0))?.filter(|of| of != key) {
+        work.touched.insert(of.clone());
+        work.named.entry(of).or_default().push(id);
+    }
     Ok(())
 }

@@ -201,6 +201,10 @@ fn effect(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>, stock: Quan
     if movement.kind == Kind::Delta {
         return Ok(stock::delta_effect(movement.quantity, &movement.happened, last_count.as_ref()));
     }
+    let last_count = match (last_count, last_closing(work, key, movement)?) {
+        (Some(count), Some(closing)) if count.is_before(&closing) => Some(closing),
+        (count, closing) => count.or(closing),
+    };
     let deltas = deltas_near_or_after(work, key, movement)?;
     Ok(stock::count_effect(movement.quantity, &movement.happened, last_count.as_ref(), &deltas, stock))
 }
@@ -218,6 +222,14 @@ fn last_count(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Resu
     let item = args![key.merchant.as_str(), key.branch.as_str(), movement.target.as_str(), movement.item];
     let found = work.sql.rows(sql, item, |row| happened(row, 0))?;
     Ok(found.into_iter().reduce(|newest, found| if newest.is_before(&found) { found } else { newest }))
+}
+
+/// What happened after a count that is older than this is no longer known one by one, so the count says nothing new.
+fn last_closing(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Result<Option<Happened>, StoreError> {
+    let sql = "SELECT occurred_at FROM stock_move WHERE merchant_id = ?1 AND branch_id = ?2 AND collection = ?3 AND item_id = ?4
+        AND kind = 'direct' AND type = 'closing' ORDER BY occurred_at DESC LIMIT 1";
+    let item = args![key.merchant.as_str(), key.branch.as_str(), movement.target.as_str(), movement.item];
+    work.sql.row(sql, item, |row| Ok(Happened::here(row.time(0)?)))
 }
 
 fn deltas_near_or_after(work: &Work<'_>, key: &BranchKey, movement: &Movement<'_>) -> Result<Vec<(Quantity, Happened)>, StoreError> {

@@ -5,6 +5,7 @@
 mod admission;
 pub(crate) mod alarms;
 mod carrier;
+mod closing;
 mod dead_letters;
 mod events;
 pub(crate) mod inbox;
@@ -16,8 +17,10 @@ mod recipe;
 mod registry;
 mod stock_books;
 mod transfers;
+pub(crate) mod windows;
 mod work;
 mod writes;
 
 pub(crate) use carrier::{Carrier, accept, alarm, list, write};
+pub(crate) use closing::close_ledger;
 pub(crate) use work::{Case, Seen, Size, Work};

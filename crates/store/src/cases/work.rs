@@ -5,7 +5,7 @@ use std::{
     fmt::Display,
 };
 
-use mstore_protocol::{BranchKey, DeviceId, OperationId, Seq, Timestamp};
+use mstore_protocol::{BranchKey, DeviceId, OperationId, PersonalData, Seq, Timestamp};
 
 use crate::sql::Sql;
 
@@ -54,6 +54,8 @@ pub(crate) struct Work<'a> {
     pub(crate) sql: &'a dyn Sql,
     /// The time of the transaction.
     pub(crate) now: Timestamp,
+    /// What no row and no operation may hold.
+    pub(crate) personal: &'a PersonalData,
     /// Branches whose sequencing the answer waits for, beside those it left marks for.
     pub(crate) touched: BTreeSet<BranchKey>,
     /// Branches whose held commit may go out.
@@ -66,9 +68,9 @@ pub(crate) struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// At the beginning.
-    pub(crate) fn new(sql: &'a dyn Sql, now: Timestamp) -> Self {
+    pub(crate) fn new(sql: &'a dyn Sql, now: Timestamp, personal: &'a PersonalData) -> Self {
         let (touched, confirmed, changed) = Default::default();
-        Self { sql, now, touched, confirmed, named: BTreeMap::new(), changed }
+        Self { sql, now, personal, touched, confirmed, named: BTreeMap::new(), changed }
     }
 }
 

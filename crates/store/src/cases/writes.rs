@@ -118,6 +118,7 @@ fn put_products(work: &Work<'_>, id: &MerchantId, products: &[Product]) -> Resul
     for product in products {
         check_id("product", &product.id)?;
         check_price(&merchant, &product.price, &product.id)?;
+        admission::check_product_texts(work, product)?;
         admission::check_product_size(work, id, product)?;
         if admission::is_new_sku(work, id, product)? {
             new_skus.push(product);
@@ -174,6 +175,7 @@ fn put_inventory(work: &Work<'_>, key: &BranchKey, items: &[InventoryItem]) -> R
     let now = work.now.to_string();
     for item in items {
         check_id("inventory item", &item.id)?;
+        admission::check_item_texts(work, item)?;
         admission::check_item_size(item)?;
         let level = item.reorder_level.as_milli();
         let values = args![key.merchant.as_str(), key.branch.as_str(), item.id, item.name, item.unit, level, now];

@@ -8,7 +8,10 @@ use super::{
     snapshot::{SHARDS, Shards},
     upkeep,
 };
-use crate::{Admin, Listing, Page, StoreError, StoreGauges, cases};
+use crate::{
+    Admin, Listing, Page, StoreError, StoreGauges,
+    cases::{self, Carrier as _, Size},
+};
 
 #[async_trait]
 impl Admin for PgStore {
@@ -31,8 +34,10 @@ impl Admin for PgStore {
 
     async fn upkeep(&self) -> Result<(), StoreError> {
         let mut client = self.shared.reader().await?;
-        upkeep::run(&mut client, &self.shared.config, (self.shared.config.clock)()).await?;
+        upkeep::run(&mut client, &self.shared, (self.shared.config.clock)()).await?;
         drop(client);
+        self.carry(Size::Large, |work| cases::windows::advance(work.sql, work.now), |(), _| ()).await?;
+        cases::close_ledger(self, self.shared.config.ledger_keep_days).await?;
         self.shared.sequenced().await;
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use mstore_protocol::PersonalData;
+
 use crate::sqlite::Clock;
 
 /// Settings of the PostgreSQL store; [`PgConfig::new`] gives good ones.
@@ -45,6 +47,10 @@ pub struct PgConfig {
     pub operation_keep_days: u32,
     /// Days that alarms are kept once they are over. Default 90; open ones stay.
     pub alarm_keep_days: u32,
+    /// What no row and no operation may hold: such rows stay away from the devices, such operations are rejected. Default all kinds.
+    pub personal_data: PersonalData,
+    /// Days that the movements of the ledger are kept one by one; older ones become one per item, and go to an archive. Default 0: for ever.
+    pub ledger_keep_days: u32,
     /// Frames of a branch that wait for the broker before they collapse into one head. Default 10,000.
     pub outbox_per_branch_max: usize,
     /// Frames handed over in memory before the publisher has to read them from the table. Default 4,096.
@@ -74,6 +80,8 @@ impl PgConfig {
             commits_keep_max: 1_000_000,
             operation_keep_days: 60,
             alarm_keep_days: 90,
+            personal_data: PersonalData::default(),
+            ledger_keep_days: 0,
             outbox_per_branch_max: 10_000,
             fresh_max: 4_096,
             marks_per_transaction: 20_000,

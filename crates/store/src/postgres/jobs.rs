@@ -164,7 +164,7 @@ fn once<T>(
 ) -> Attempt<T> {
     let open = Open::new(Session::begin(object, handle, "ISOLATION LEVEL READ COMMITTED", is_last));
     failpoint::point("begin");
-    let mut work = Work::new(open.sql(), sequencing.now());
+    let mut work = Work::new(open.sql(), sequencing.now(), sequencing.personal_data());
     let done = run(&mut work).and_then(|value| {
         failpoint::point("job_done");
         Ok((value, leave(work, sequencing)?))

@@ -12,6 +12,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("attach", include_str!("../../migrations/postgres/0004_attach.sql")),
     ("inbox", include_str!("../../migrations/postgres/0005_inbox.sql")),
     ("growth", include_str!("../../migrations/postgres/0006_growth.sql")),
+    ("windows", include_str!("../../migrations/postgres/0007_windows.sql")),
+    ("closing", include_str!("../../migrations/postgres/0008_closing.sql")),
 ];
 
 /// "mstore" in ASCII: the advisory lock under which migrations run. It is released with the session at the latest.

@@ -41,7 +41,7 @@ pub use agree::Disagreement;
 use async_trait::async_trait;
 pub use config::PgConfig;
 pub use error::PgOpenError;
-use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, SUB_DIGESTS, Seq, Timestamp, Verdict};
+use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, PersonalData, SUB_DIGESTS, Seq, Timestamp, Verdict};
 use tokio::sync::{Notify, broadcast, oneshot};
 
 use self::{
@@ -120,6 +120,10 @@ fn thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result
 impl Sequencing for Shared {
     fn now(&self) -> Timestamp {
         (self.config.clock)()
+    }
+
+    fn personal_data(&self) -> &PersonalData {
+        &self.config.personal_data
     }
 
     fn owned(&self) -> Shards {

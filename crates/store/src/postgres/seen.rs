@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mstore_protocol::{BranchKey, Timestamp};
+use mstore_protocol::{BranchKey, PersonalData, Timestamp};
 
 use super::{life::Xid, snapshot::Shards, waiters::Wait};
 
@@ -15,6 +15,9 @@ pub(super) const DEVICE_CHANGED: &str = "mstore_device";
 pub(super) trait Sequencing: Send + Sync + 'static {
     /// The time of the next transaction.
     fn now(&self) -> Timestamp;
+
+    /// What no row and no operation may hold.
+    fn personal_data(&self) -> &PersonalData;
 
     /// The shards that this server sequences now.
     fn owned(&self) -> Shards;

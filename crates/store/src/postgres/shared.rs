@@ -58,9 +58,9 @@ impl Shared {
     pub(super) fn new(config: PgConfig, connector: Connector, pool: Pool, server_id: String) -> Self {
         let outbox = Outbox::new(config.fresh_max, 1);
         Self {
-            config,
             connector,
-            attached: Live::default(),
+            attached: Live::new(config.personal_data.clone()),
+            config,
             pool,
             server_id,
             outbox,

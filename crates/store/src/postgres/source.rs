@@ -2,7 +2,7 @@
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::future::{try_join, try_join3};
-use mstore_protocol::BranchKey;
+use mstore_protocol::{BranchKey, PersonalData};
 use tokio_postgres::{Error, Row};
 
 use super::attach::{Live, Read};
@@ -55,7 +55,8 @@ const INVENTORY: &str = "SELECT k.i, t.name, t.unit, t.quantity_milli, t.reorder
   CROSS JOIN LATERAL (SELECT 1 FROM branch b WHERE b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id OFFSET 0) b
   CROSS JOIN LATERAL (SELECT t.* FROM inventory t WHERE t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id OFFSET 0) t";
 
-const TRANSACTIONS: &str = "SELECT k.i, t.body, t.recorded_at >= (SELECT value FROM setting WHERE name = 'transaction_cutoff')
+const TRANSACTIONS: &str = "SELECT k.i, t.body, t.recorded_at >= coalesce((SELECT c.cutoff FROM transaction_cutoff c WHERE c.merchant_id = k.merchant_id),
+    (SELECT value FROM setting WHERE name = 'transaction_cutoff'))
   FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, id, i)
   CROSS JOIN LATERAL (SELECT 1 FROM branch b WHERE b.merchant_id = k.merchant_id AND b.branch_id = k.branch_id OFFSET 0) b
   CROSS JOIN LATERAL (SELECT t.* FROM transactions t WHERE t.merchant_id = k.merchant_id AND t.branch_id = k.branch_id AND t.id = k.id OFFSET 0) t";
@@ -64,7 +65,7 @@ const TRANSACTIONS: &str = "SELECT k.i, t.body, t.recorded_at >= (SELECT value F
 /// a statement of somebody else between ([`is_joinable`]) would be undone when a table of others cannot be read.
 pub(super) async fn rows<C: Reader>(client: &C, attached: &Live, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
     if is_joinable(attached, wanted) {
-        let (found, is_fresh) = try_join(own(client, wanted), attached.is_fresh(client)).await?;
+        let (found, is_fresh) = try_join(own(client, attached.personal_data(), wanted), attached.is_fresh(client)).await?;
         if is_fresh {
             return Ok(found);
         }
@@ -75,7 +76,7 @@ pub(super) async fn rows<C: Reader>(client: &C, attached: &Live, wanted: &[Wante
     let owned: Vec<usize> = (0..wanted.len()).filter(is_own).collect();
     let of_own: Vec<Wanted<'_>> = owned.iter().map(|at| wanted[*at]).collect();
     let mut found: Vec<SourceRow> = read.into_iter().map(Read::row).collect();
-    for (at, row) in owned.into_iter().zip(own(client, &of_own).await?) {
+    for (at, row) in owned.into_iter().zip(own(client, attached.personal_data(), &of_own).await?) {
         found[at] = row;
     }
     Ok(found)
@@ -87,12 +88,12 @@ pub(super) fn is_joinable(attached: &Live, wanted: &[Wanted<'_>]) -> bool {
 }
 
 /// Rows of our own tables.
-async fn own<C: GenericClient>(client: &C, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
+async fn own<C: GenericClient>(client: &C, personal: &PersonalData, wanted: &[Wanted<'_>]) -> Result<Vec<SourceRow>, Error> {
     let mut found = vec![SourceRow::Gone; wanted.len()];
     let mut put = |places: &[usize], rows: &[Row], read: fn(&Row, &str) -> SourceRow| {
         for row in rows {
             let at = places[place(row)];
-            found[at] = read(row, wanted[at].id);
+            found[at] = read(row, wanted[at].id).screened(personal);
         }
     };
     let (products, inventory, transactions) = (of("product", wanted), of("inventory", wanted), of("transaction", wanted));

@@ -30,6 +30,8 @@ mod mend;
 
 /// Rows compared by one pair of statements.
 const ROWS_PER_STATEMENT: usize = 2_000;
+/// Hashes of one portion.
+const PORTION: i32 = 10_000;
 
 /// What a slice found.
 #[derive(Default, Clone)]
@@ -189,7 +191,8 @@ impl Look<'_> {
             "inventory" => "SELECT id FROM inventory WHERE merchant_id = $1 AND branch_id = $2 AND id > $3",
             "transaction" => {
                 "SELECT id FROM transactions WHERE merchant_id = $1 AND branch_id = $2 AND id > $3
-                   AND recorded_at >= (SELECT value FROM setting WHERE name = 'transaction_cutoff')"
+                   AND recorded_at >= coalesce((SELECT cutoff FROM transaction_cutoff WHERE merchant_id = $1),
+                     (SELECT value FROM setting WHERE name = 'transaction_cutoff'))"
             }
             _attached => return Ok(Vec::new()),
         };
@@ -266,11 +269,20 @@ impl Look<'_> {
     async fn check_sum(&self, collection: &Collection, found: &mut Found) -> Result<(), StoreError> {
         let sql = "SELECT hash FROM mirror WHERE head = $1 AND collection = $2 AND row IS NOT NULL";
         let statement = self.read.prepare_cached(sql).await?;
-        let rows = self.read.query(&statement, &[&self.entry.n, &collection.as_str()]).await?;
-        // A hash that is none was found by its row.
-        let digest = rows.iter().filter_map(|row| hash(row, 0)).fold(Digest::EMPTY, Digest::with);
+        // In portions: a branch may have a million rows, and a database that waits for us for long ends the transaction.
+        let portal = self.read.bind(&statement, &[&self.entry.n, &collection.as_str()]).await?;
+        let (mut digest, mut count) = (Digest::EMPTY, 0);
+        loop {
+            let rows = self.read.query_portal(&portal, PORTION).await?;
+            if rows.is_empty() {
+                break;
+            }
+            // A hash that is none was found by its row.
+            digest = rows.iter().filter_map(|row| hash(row, 0)).fold(digest, Digest::with);
+            count += rows.len() as u64;
+        }
         let stored = self.entry.state.collections.get(collection);
-        let fits = stored.is_some_and(|stored| stored.digest == digest && stored.rows == rows.len() as u64);
+        let fits = stored.is_some_and(|stored| stored.digest == digest && stored.rows == count);
         let spoilt_here = found.spoilt.iter().any(|(place, _)| place.key == *self.key && place.collection == *collection);
         if !fits && !spoilt_here {
             found.report.mended += 1;

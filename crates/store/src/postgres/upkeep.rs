@@ -3,7 +3,7 @@
 use deadpool_postgres::{GenericClient, Object};
 use mstore_protocol::Timestamp;
 
-use super::{PgConfig, mirror::signed};
+use super::{PgConfig, mirror::signed, shared::Shared, source::Reader as _};
 use crate::{StoreError, failpoint};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -15,8 +15,12 @@ fn days_before(now: Timestamp, days: u32) -> String {
 }
 
 /// All of it.
-pub(super) async fn run(client: &mut Object, config: &PgConfig, now: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn run(client: &mut Object, shared: &Shared, now: Timestamp) -> Result<(), StoreError> {
+    let config = &shared.config;
     advance_cutoff(client, config, now).await?;
+    let moved = client.transaction().await?;
+    shared.attached.advance_windows(moved.plain(), now).await?;
+    moved.commit().await?;
     forget_deletions(client, config, now).await?;
     forget_bodies(client, config, now).await?;
     client.execute("DELETE FROM claim WHERE expires_at < $1", &[&days_before(now, 1)]).await?;
@@ -41,7 +45,8 @@ pub(super) async fn advance_cutoff(client: &mut Object, config: &PgConfig, now: 
         SELECT 'transaction', t.merchant_id, t.branch_id, t.id FROM transactions t
         JOIN head h ON h.merchant_id = t.merchant_id AND h.branch_id = t.branch_id
         JOIN mirror m ON m.head = h.n AND m.collection = 'transaction' AND m.id = t.id AND m.row IS NOT NULL
-        WHERE t.recorded_at >= $1 AND t.recorded_at < $2";
+        WHERE t.recorded_at >= $1 AND t.recorded_at < $2
+          AND NOT EXISTS (SELECT 1 FROM transaction_cutoff c WHERE c.merchant_id = t.merchant_id)";
     moved.execute(sql, &[&old, &new]).await?;
     moved.execute("UPDATE setting SET value = $1 WHERE name = 'transaction_cutoff'", &[&new]).await?;
     Ok(moved.commit().await?)

@@ -28,7 +28,8 @@ impl Admin for SqliteStore {
     }
 
     async fn upkeep(&self) -> Result<(), StoreError> {
-        self.submit(Size::Large, upkeep::run, |(), _| ()).await
+        self.submit(Size::Large, upkeep::run, |(), _| ()).await?;
+        cases::close_ledger(self, self.ledger_keep_days).await
     }
 
     async fn gauges(&self) -> Result<StoreGauges, StoreError> {

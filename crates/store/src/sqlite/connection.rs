@@ -20,6 +20,8 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../migrations/sqlite/0005_dead_letters.sql")),
     M::up(include_str!("../../migrations/sqlite/0006_inbox.sql")),
     M::up(include_str!("../../migrations/sqlite/0007_growth.sql")),
+    M::up(include_str!("../../migrations/sqlite/0008_windows.sql")),
+    M::up(include_str!("../../migrations/sqlite/0009_closing.sql")),
 ];
 
 /// Opens the connection that writes, and brings the schema up to date.

@@ -31,7 +31,14 @@ pub(super) struct Work<'a> {
 impl<'a> Work<'a> {
     /// At the beginning.
     pub(super) fn new(conn: &'a Connection, now: Timestamp, config: &'a SqliteConfig) -> Self {
-        Self { conn, now, config, case: cases::Work::new(conn, now), restarted: BTreeMap::new(), reload: BTreeSet::new() }
+        Self {
+            conn,
+            now,
+            config,
+            case: cases::Work::new(conn, now, &config.personal_data),
+            restarted: BTreeMap::new(),
+            reload: BTreeSet::new(),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use std::sync::{
 use async_trait::async_trait;
 pub use config::{Clock, SqliteConfig};
 pub use error::OpenError;
-use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, SUB_DIGESTS, Seq, Verdict};
+use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, PersonalData, SUB_DIGESTS, Seq, Verdict};
 use tokio::sync::{Notify, Semaphore};
 
 use self::{
@@ -54,6 +54,8 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     queue: SyncSender<Command>,
     permits: Semaphore,
+    personal: Arc<PersonalData>,
+    ledger_keep_days: u32,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -71,7 +73,9 @@ impl SqliteStore {
             checkpoint::spawn(config.path.clone(), Arc::clone(&shared))?,
         ];
         let readers = Readers::new(config.path.clone(), config.readers);
-        Ok(Arc::new(Self { shared, readers, queue, permits: Semaphore::new(QUEUE_MAX), threads: Mutex::new(threads) }))
+        let personal = Arc::new(config.personal_data);
+        let (permits, ledger_keep_days) = (Semaphore::new(QUEUE_MAX), config.ledger_keep_days);
+        Ok(Arc::new(Self { shared, readers, queue, permits, personal, ledger_keep_days, threads: Mutex::new(threads) }))
     }
 
     /// Hands a job to the writer and waits for its answer.
@@ -172,8 +176,8 @@ impl SyncStore for SqliteStore {
             return Ok((found.head, found.sums));
         }
         // A device has noticed it before the sweep did.
-        let (of, name) = (key.clone(), collection.clone());
-        let differing = self.readers.read(move |conn| sweep::collection(conn, &of, &name)).await?;
+        let (of, name, personal) = (key.clone(), collection.clone(), Arc::clone(&self.personal));
+        let differing = self.readers.read(move |conn| sweep::collection(conn, &personal, &of, &name)).await?;
         if differing.needs_writing() {
             self.submit(Size::Large, move |work| sweep::mend(work, differing), |report, _| report).await?;
         }
@@ -205,7 +209,8 @@ impl SyncStore for SqliteStore {
     }
 
     async fn sweep(&self, from: Option<String>, rows_max: usize) -> Result<SweepReport, StoreError> {
-        let found = self.readers.read(move |conn| sweep::slice(conn, from.as_deref(), rows_max)).await?;
+        let personal = Arc::clone(&self.personal);
+        let found = self.readers.read(move |conn| sweep::slice(conn, &personal, from.as_deref(), rows_max)).await?;
         if found.needs_writing() {
             return self.submit(Size::Large, move |work| sweep::mend(work, found), |report, _| report).await;
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mstore_engine::sequence::{self, BranchState, Delivery, Difference};
-use mstore_protocol::{BranchKey, Collection, Epoch, Head, OperationId, Seq, Tag, Timestamp};
+use mstore_protocol::{BranchKey, Collection, Epoch, Head, OperationId, PersonalData, Seq, Tag, Timestamp};
 use rusqlite::{Connection, params};
 
 use self::marks::{Marked, delete_marks, differences, groups};
@@ -16,10 +16,9 @@ use super::{
     SqliteConfig,
     error::damaged,
     mirror::{self, HeadEntry},
-    outbox,
-    source::{self, SourceRow},
+    outbox, source,
 };
-use crate::{OutboxEntry, OutboxMessage, StoreError, cases::alarms, failpoint};
+use crate::{OutboxEntry, OutboxMessage, StoreError, cases::alarms, failpoint, source_row::SourceRow};
 
 mod held;
 mod marks;
@@ -190,7 +189,7 @@ impl Sequencer {
             // Marks of a branch that does not exist: when it is made, everything is marked again.
             return delete_marks(conn, key);
         };
-        let compared = differences(conn, &entry, key, now);
+        let compared = differences(within, &entry, key);
         let marked = match compared {
             Ok(marked) => marked,
             Err(error) if conn.is_autocommit() => return Err(error),
@@ -332,8 +331,14 @@ pub(super) enum Compared {
 }
 
 /// Compares one row with its source.
-pub(super) fn compare(conn: &Connection, entry: &HeadEntry, key: &BranchKey, collection: &str, id: &str) -> Result<Compared, StoreError> {
-    let new = source::read(conn, key, collection, id)?;
+pub(super) fn compare(
+    conn: &Connection,
+    entry: &HeadEntry,
+    key: &BranchKey,
+    (collection, id): (&str, &str),
+    personal: &PersonalData,
+) -> Result<Compared, StoreError> {
+    let new = source::read(conn, key, collection, id)?.screened(personal);
     let old = mirror::read(conn, entry.n, collection, id)?;
     let name = Collection::parse(collection).map_err(|error| damaged("a collection", error))?;
     let (new, expired) = match new {
@@ -341,6 +346,7 @@ pub(super) fn compare(conn: &Connection, entry: &HeadEntry, key: &BranchKey, col
         SourceRow::Gone => (None, false),
         SourceRow::Expired => (None, true),
         SourceRow::Bad(why) => return Ok(Compared::Bad(why)),
+        SourceRow::Kept => return Ok(Compared::Same),
     };
     let difference = Difference::between(&name, id, old, new);
     Ok(difference.map_or(Compared::Same, |difference| Compared::Differs(Difference { expired, ..difference })))

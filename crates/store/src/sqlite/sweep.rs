@@ -3,7 +3,7 @@
 //! Reading happens beside the writer; what differs is marked and goes through the sequencer like any other change. It trusts nothing that a
 //! hand with SQL could have written: not hashes, not sums, not that a text is one.
 
-use mstore_protocol::{BranchKey, Collection, Digest, RowHash};
+use mstore_protocol::{BranchKey, Collection, Digest, PersonalData, RowHash};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
@@ -62,10 +62,11 @@ struct Look<'a> {
     key: &'a BranchKey,
     entry: &'a HeadEntry,
     has_marks: bool,
+    personal: &'a PersonalData,
 }
 
 /// Compares the next rows.
-pub(super) fn slice(conn: &Connection, from: Option<&str>, rows_max: usize) -> Result<Found, StoreError> {
+pub(super) fn slice(conn: &Connection, personal: &PersonalData, from: Option<&str>, rows_max: usize) -> Result<Found, StoreError> {
     let mut at = from.and_then(Position::parse).unwrap_or_default();
     let mut found = Found::default();
     let has_marks: bool = conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM mark)")?.query_row([], |row| row.get(0))?;
@@ -74,7 +75,7 @@ pub(super) fn slice(conn: &Connection, from: Option<&str>, rows_max: usize) -> R
         if entry.n > at.head {
             at = Position { head: entry.n, ..Position::default() };
         }
-        let look = Look { conn, key: &key, entry: &entry, has_marks };
+        let look = Look { conn, key: &key, entry: &entry, has_marks, personal };
         for collection in Collection::built_in() {
             if collection.as_str() < at.collection.as_str() {
                 continue;
@@ -102,10 +103,10 @@ pub(super) fn slice(conn: &Connection, from: Option<&str>, rows_max: usize) -> R
 }
 
 /// Compares one collection of a branch, all of it: a device says that it does not add up.
-pub(super) fn collection(conn: &Connection, key: &BranchKey, name: &Collection) -> Result<Found, StoreError> {
+pub(super) fn collection(conn: &Connection, personal: &PersonalData, key: &BranchKey, name: &Collection) -> Result<Found, StoreError> {
     let mut found = Found::default();
     let Some(entry) = mirror::load_head(conn, key)? else { return Ok(found) };
-    let look = Look { conn, key, entry: &entry, has_marks: true };
+    let look = Look { conn, key, entry: &entry, has_marks: true, personal };
     look.rows(name, &mut Position::default(), usize::MAX, &mut found)?;
     look.check_sum(name, &mut found)?;
     Ok(found)
@@ -140,7 +141,8 @@ impl Look<'_> {
             "inventory" => "SELECT id FROM inventory WHERE merchant_id = ?1 AND branch_id = ?2 AND id > CAST(?3 AS TEXT)",
             "transaction" => {
                 "SELECT id FROM transactions WHERE merchant_id = ?1 AND branch_id = ?2 AND id > CAST(?3 AS TEXT)
-                   AND recorded_at >= (SELECT value FROM setting WHERE name = 'transaction_cutoff')"
+                   AND recorded_at >= coalesce((SELECT cutoff FROM transaction_cutoff WHERE merchant_id = ?1),
+                     (SELECT value FROM setting WHERE name = 'transaction_cutoff'))"
             }
             _unknown => "SELECT id FROM product WHERE ?1 IS NULL",
         };
@@ -158,6 +160,10 @@ impl Look<'_> {
         Ok(ids.collect::<Result<_, _>>()?)
     }
 
+    fn compare(&self, collection: &str, id: &str) -> Result<Compared, StoreError> {
+        sequencer::compare(self.conn, self.entry, self.key, (collection, id), self.personal)
+    }
+
     fn row(&self, collection: &Collection, id: &str, found: &mut Found) -> Result<(), StoreError> {
         let place = || Place { key: self.key.clone(), collection: collection.clone(), id: id.to_owned() };
         match self.fit(collection, id)? {
@@ -172,7 +178,7 @@ impl Look<'_> {
                 return Ok(());
             }
         }
-        let compared = sequencer::compare(self.conn, self.entry, self.key, collection.as_str(), id)?;
+        let compared = self.compare(collection.as_str(), id)?;
         let differs = !matches!(compared, Compared::Same);
         if !differs || (self.has_marks && self.is_marked(collection, id)?) {
             return Ok(());
@@ -235,7 +241,7 @@ impl Look<'_> {
     fn end(&self, at: &Position, found: &mut Found) -> Result<(), StoreError> {
         for (alarm, collection, id) in alarms::quarantined(self.conn, self.key)? {
             let is_over = match id {
-                Some(id) => !matches!(sequencer::compare(self.conn, self.entry, self.key, &collection, &id)?, Compared::Bad(_)),
+                Some(id) => !matches!(self.compare(&collection, &id)?, Compared::Bad(_)),
                 None => !at.has_nameless,
             };
             if is_over {

@@ -4,7 +4,11 @@ use mstore_protocol::{BranchKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{SqliteConfig, job::Work, mirror};
-use crate::{StoreError, cases::inbox, failpoint};
+use crate::{
+    StoreError,
+    cases::{inbox, windows},
+    failpoint,
+};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -22,6 +26,7 @@ pub(super) fn at_start(conn: &Connection, config: &SqliteConfig) -> Result<(), S
 /// All of it.
 pub(super) fn run(work: &mut Work<'_>) -> Result<(), StoreError> {
     advance_cutoff(work.conn, work.now, work.config)?;
+    windows::advance(work.case.sql, work.now)?;
     let tombstones = days_before(work.now, work.config.tombstone_keep_days);
     for (key, entry) in mirror::load_heads(work.conn)? {
         forget_deletions(work, &key, entry, &tombstones)?;
@@ -47,7 +52,8 @@ fn advance_cutoff(conn: &Connection, now: Timestamp, config: &SqliteConfig) -> R
         SELECT 'transaction', t.merchant_id, t.branch_id, t.id FROM transactions t
         JOIN head h ON h.merchant_id = t.merchant_id AND h.branch_id = t.branch_id
         JOIN mirror m ON m.head = h.n AND m.collection = 'transaction' AND m.id = t.id AND m.row IS NOT NULL
-        WHERE t.recorded_at >= ?1 AND t.recorded_at < ?2";
+        WHERE t.recorded_at >= ?1 AND t.recorded_at < ?2
+          AND NOT EXISTS (SELECT 1 FROM transaction_cutoff c WHERE c.merchant_id = t.merchant_id)";
     conn.prepare_cached(sql)?.execute([&old, &new])?;
     conn.prepare_cached("UPDATE setting SET value = ?1 WHERE name = 'transaction_cutoff'")?.execute([&new])?;
     Ok(())

@@ -60,6 +60,38 @@ pub async fn transactions_leave_their_window(f: Fixture) {
     assert_ne!(again.id, sold[0].id);
 }
 
+pub async fn a_merchant_may_have_a_window_of_its_own(f: Fixture) {
+    let f = f.shop().await;
+    f.put_ids(&["p"]).await;
+    let window = |days: i64| {
+        let sql = "INSERT INTO transaction_window VALUES ('m', {days}) ON CONFLICT (merchant_id) DO UPDATE SET days = excluded.days";
+        (f.sql)(&sql.replace("{days}", &days.to_string()));
+    };
+    let old = f.accept("a", (1..=150).map(|n| f.sale(n, "p", "1")).collect()).await;
+    f.clock.forward_s(2 * DAY_S);
+    let young = f.accept_one("a", f.sale(151, "p", "1")).await;
+    let on_devices = async || {
+        f.settle().await;
+        let has = async |id| f.row("a", "transaction", id).await.is_some();
+        let both = (has(&old[0].id).await, has(&young.id).await);
+        assert_eq!(f.store.sweep(None, 10_000).await.unwrap().differing, 0);
+        both
+    };
+    assert_eq!(on_devices().await, (true, true), "seven days for everybody");
+    window(1);
+    assert_eq!(on_devices().await, (false, true), "shorter, and not held as a mass deletion");
+    window(30);
+    assert_eq!(on_devices().await, (true, true), "longer: what is young enough comes back");
+    f.clock.forward_s(20 * DAY_S);
+    assert_eq!(on_devices().await, (true, true), "longer than everybody's");
+    f.clock.forward_s(9 * DAY_S);
+    assert_eq!(on_devices().await, (false, true), "it moves on");
+    (f.sql)("DELETE FROM transaction_window");
+    assert_eq!(on_devices().await, (false, false), "everybody's again");
+    let kept = f.store.list(Listing::Transactions(branch("a")), None, 1000).await.unwrap().items;
+    assert_eq!(kept.len(), 151, "the shop keeps them");
+}
+
 pub async fn forgotten_deletions_raise_the_floor(f: Fixture) {
     let f = f.shop().await;
     f.put_ids(&["p", "q"]).await;

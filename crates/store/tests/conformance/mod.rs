@@ -9,6 +9,7 @@ pub mod fixture;
 pub mod foreign;
 pub mod inbox;
 pub mod operations;
+pub mod personal;
 pub mod registry;
 pub mod stock;
 pub mod stock_books;
@@ -36,7 +37,8 @@ macro_rules! store_conformance {
             a_gap_is_alarmed_once_and_cleared_when_filled a_number_used_twice_is_alarmed_and_accepted a_recipe_consumes_and_gives_back
             a_transfer_is_out_here_and_in_there an_untracked_product_keeps_its_stock an_operation_without_effect_gets_the_head
             with_a_backend_deciding_operations_await_their_event events_are_idempotent_and_versioned an_upload_to_nowhere_is_refused
-            an_operation_named_before_its_upload_does_not_wait a_transaction_event_becomes_a_row
+            an_operation_named_before_its_upload_does_not_wait an_event_for_another_branch_names_an_operation_in_its_own
+            an_operation_named_elsewhere_before_its_upload_is_named_in_its_own a_transaction_event_becomes_a_row
             a_transaction_event_overwrites_nothing an_event_out_of_range_is_malformed);
         $crate::store_conformance!(@tests $backend, $make, stock:
             a_count_sets_the_base a_late_delta_has_no_effect a_late_count_keeps_later_deltas near_a_count_is_flagged
@@ -57,20 +59,24 @@ macro_rules! store_conformance {
             another_answer_to_a_second_delivery_is_alarmed what_was_decided_is_forgotten_in_the_end);
         $crate::store_conformance!(@tests $backend, $make, stock_books:
             oversells_are_listed_until_settled a_transfer_in_transit_is_of_neither_branch transfers_come_to_nothing
-            a_transfer_is_received_at_its_own_branch_once a_transfer_that_the_other_branch_cannot_hold_leaves_nothing);
+            a_transfer_is_received_at_its_own_branch_once a_transfer_that_the_other_branch_cannot_hold_leaves_nothing
+            old_movements_are_closed);
         $crate::store_conformance!(@tests $backend, $make, registry:
             a_claim_is_redeemed_once_per_nonce an_expired_or_unknown_claim_is_refused a_device_of_another_merchant_is_not_taken_over
             rotation_keeps_the_old_token_until_the_new_is_used a_revoked_device_comes_back_only_by_a_new_claim
             an_active_device_is_not_taken_to_another_branch_by_a_claim a_move_ends_open_claims a_new_life_begins_without_a_report
             a_moved_device_remembers_its_branches reports_are_kept devices_are_listed_by_page);
         $crate::store_conformance!(@tests $backend, $make, admin:
-            listings_are_paged transactions_leave_their_window forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
+            listings_are_paged transactions_leave_their_window a_merchant_may_have_a_window_of_its_own forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
             alarms_that_are_over_are_forgotten_in_time
             gauges_count a_closed_store_says_so settings_of_a_merchant_are_checked);
         $crate::store_conformance!(@tests $backend, $make, admission:
             a_product_over_the_row_limit_is_refused a_recipe_counts_towards_its_products_row an_inventory_item_over_the_row_limit_is_refused
             what_is_admitted_is_a_row a_receipt_whose_row_would_not_fit_is_rejected a_stock_beyond_the_range_is_refused
             a_price_below_zero_is_refused a_sku_belongs_to_one_product);
+        $crate::store_conformance!(@tests $backend, $make, personal:
+            our_own_writes_with_personal_data_are_refused a_foreign_row_with_personal_data_stays_away_from_devices
+            an_operation_with_personal_data_is_a_dead_letter_without_it);
         $crate::store_conformance!(@tests $backend, $make, foreign:
             a_foreign_write_is_noticed_by_itself a_catalogue_price_reaches_every_branch a_foreign_transaction_is_one_commit
             a_direct_stock_edit_becomes_a_movement a_foreign_movement_moves_the_stock a_row_moved_to_another_branch_leaves_the_first

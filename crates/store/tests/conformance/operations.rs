@@ -248,6 +248,36 @@ pub async fn an_operation_named_before_its_upload_does_not_wait(f: Fixture) {
     assert_eq!(accepted(&f.accept_one("a", sale).await), f.head("a").await.seq);
 }
 
+/// An event for branch `b`, of an operation that a till of branch `a` has done.
+fn event_elsewhere(operation: &Value) -> SourceWrite {
+    let ops = vec![OperationId::parse(operation["id"].as_str().unwrap()).unwrap()];
+    let event =
+        EventRequest::ProductStockUpdated { idempotency_key: "elsewhere".into(), version: 1, product_id: "p".into(), stock: q("8"), ops };
+    SourceWrite::Event { key: branch("b"), event: Box::new(event) }
+}
+
+pub async fn an_event_for_another_branch_names_an_operation_in_its_own(f: Fixture) {
+    let f = stocked(f).await;
+    f.put_merchant(|m| m.stock_authority = StockAuthority::Backend).await.unwrap();
+    let received = f.act(1, "receive", "product", "p", "5");
+    let verdict = f.accept_one("a", received.clone()).await;
+    let before = f.head("a").await.seq;
+    f.write(event_elsewhere(&received)).await.unwrap();
+    let own = f.store.own_operations(&branch("a"), &device("till"), before, f.head("a").await.seq).await.unwrap();
+    assert_eq!((f.head("a").await.seq, own.len()), (before + 1, 1), "its till hears of it, although nothing else changed");
+    assert_eq!(own[0].to_string(), verdict.id);
+}
+
+pub async fn an_operation_named_elsewhere_before_its_upload_is_named_in_its_own(f: Fixture) {
+    let f = stocked(f).await;
+    f.put_merchant(|m| m.stock_authority = StockAuthority::Backend).await.unwrap();
+    let received = f.act(1, "receive", "product", "p", "5");
+    f.write(event_elsewhere(&received)).await.unwrap();
+    let before = f.head("a").await.seq;
+    let seq = accepted(&f.accept_one("a", received).await);
+    assert_eq!((seq, f.store.own_operations(&branch("a"), &device("till"), before, seq).await.unwrap().len()), (before + 1, 1));
+}
+
 pub async fn a_duplicate_beside_its_first_gets_the_same_seq(f: Fixture) {
     let f = stocked(f).await;
     let sale = f.sale(1, "p", "1");

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use mstore_protocol::{Code, OperationId, StockTarget};
-use mstore_store::{BooksOf, MoveKind, StockPolicy, StoreError, TransferArrival};
+use mstore_store::{BooksOf, Listing, MoveKind, StockPolicy, StoreError, TransferArrival};
 use serde_json::{Value, json};
 
 use super::fixture::*;
@@ -130,4 +130,72 @@ pub async fn transfers_come_to_nothing(f: Fixture) {
     );
     let found = f.store.imbalances(&merchant()).await.unwrap();
     assert_eq!((found.len(), found[0].item_id.as_str(), found[0].difference.to_string()), (1, "p", "-0.005".into()));
+}
+
+/// The sum of every ledger is the stock, and what was sent is what was received or is under way.
+async fn assert_balanced(f: &Fixture) {
+    // As the docs have it; a second row of this name is refused.
+    (f.sql)(
+        "INSERT INTO setting (name, value) SELECT 'ledger_closed_n', 'wrong' WHERE EXISTS (
+           SELECT s.branch_id, s.product_id, s.stock_milli, sum(m.effect_milli) FROM branch_product s
+             LEFT JOIN stock_move m ON m.merchant_id = s.merchant_id AND m.branch_id = s.branch_id AND m.collection = 'product' AND m.item_id = s.product_id
+            GROUP BY s.branch_id, s.product_id, s.stock_milli HAVING s.stock_milli <> coalesce(sum(m.effect_milli), 0))",
+    );
+    let moves = f.store.list(Listing::StockMoves(branch("a")), None, 1000).await.unwrap().items;
+    let of_milk = moves.iter().filter(|row| row["item_id"] == "milk");
+    let sum: i64 = of_milk.map(|row| q(row["effect"].as_str().unwrap()).as_milli()).sum();
+    assert_eq!(sum, q(&f.quantity("a", "milk").await).as_milli());
+    assert!(f.store.imbalances(&merchant()).await.unwrap().is_empty());
+    assert_eq!(f.store.sweep(None, 1000).await.unwrap().differing, 0);
+}
+
+pub async fn old_movements_are_closed(f: Fixture) {
+    let f = stocked(f).await;
+    // 10 delivered at each; a sends 4 to b, counts 5 although it has 6, sells 2; b sells 1.
+    f.accept_one("a", transfer(&f, 1, "4", "b")).await;
+    f.clock.forward_s(3600);
+    f.stock_move("a", MoveKind::Count, StockTarget::Product, "p", "5").await.unwrap();
+    f.clock.forward_s(3600);
+    let late = f.sale(3, "p", "1");
+    let late_count = f.act(4, "count", "inventory", "milk", "7");
+    f.accept_one("a", f.sale(2, "p", "2")).await;
+    f.accept_one("b", f.sale(1, "p", "1")).await;
+    f.stock_move("b", MoveKind::Delta, StockTarget::Inventory, "milk", "3").await.unwrap();
+    f.clock.forward_s(1);
+    f.stock_move("a", MoveKind::Delta, StockTarget::Inventory, "milk", "2").await.unwrap();
+    let moves = async |at: &str| f.store.list(Listing::StockMoves(branch(at)), None, 1000).await.unwrap().items;
+    let archived = |count: u32| {
+        let wrong = format!("(SELECT count(*) FROM stock_move_archive) <> {count} OR EXISTS (SELECT 1 FROM ledger_closing)");
+        // A second row of this name is refused.
+        (f.sql)(&format!("INSERT INTO setting (name, value) SELECT 'ledger_closed_n', 'wrong' WHERE {wrong}"));
+    };
+    f.store.upkeep().await.unwrap();
+    archived(0);
+    f.clock.forward_s(399 * 24 * 3600);
+    f.deliver("a", "p", "100").await;
+    f.clock.forward_s(2 * 24 * 3600);
+    f.store.upkeep().await.unwrap();
+    // The last count of an item stays, and what is young.
+    archived(8);
+    let of_p: Vec<(Value, Value)> =
+        moves("a").await.iter().filter(|row| row["item_id"] == "p").map(|row| (row["type"].clone(), row["effect"].clone())).collect();
+    let is = |kind: &str, effect: &str| of_p.contains(&(json!(kind), json!(effect)));
+    assert!(of_p.len() == 4 && is("closing", "8") && is("transfer", "-4"), "{of_p:?}");
+    assert_balanced(&f).await;
+    assert_eq!((f.stock("a", "p").await, f.stock("b", "p").await), ("103".into(), "13".into()));
+    // What comes late: a sale from after the count has its effect, a count from before the closing has none.
+    f.accept_one("a", late).await;
+    assert_eq!(f.stock("a", "p").await, "102");
+    let verdict = f.accept_one("a", late_count).await;
+    assert_eq!((verdict.code, f.quantity("a", "milk").await), (Some(Code::LateDelta), "2".into()));
+    // Set by hand: one more movement.
+    (f.sql)("UPDATE branch_product SET stock_milli = 50000 WHERE branch_id = 'b' AND product_id = 'p'");
+    f.settle().await;
+    // Closings of the same item become one.
+    let before = moves("a").await.len();
+    f.clock.forward_s(401 * 24 * 3600);
+    f.store.upkeep().await.unwrap();
+    assert!(moves("a").await.len() < before, "{:?}", moves("a").await);
+    assert_eq!(moves("a").await.iter().filter(|row| row["item_id"] == "p" && row["type"] == "closing").count(), 1);
+    assert_balanced(&f).await;
 }

@@ -56,14 +56,22 @@ pub(super) fn apply(
         return Ok(Err(rejection));
     }
     let mut effects = act.effects;
-    effects.awaits_event = merchant.stock_authority == StockAuthority::Backend && !was_named(work, merchant, operation)?;
+    effects.awaits_event = merchant.stock_authority == StockAuthority::Backend && !was_named(work, upload, operation)?;
     Ok(Ok(effects))
 }
 
-/// An event may name an operation before the device could upload it.
-fn was_named(work: &Work<'_>, merchant: &Merchant, operation: &Operation) -> Result<bool, StoreError> {
-    let sql = "DELETE FROM event_operation WHERE merchant_id = ?1 AND id = ?2";
-    Ok(work.sql.execute(sql, args![merchant.merchant.as_str(), &operation.id.to_string()])? > 0)
+/// An event may name an operation before the device could upload it. The row is claimed even where there is none: an event for another branch, under another
+/// lock, that names the operation just now waits for the end of this transaction, or this one for its.
+fn was_named(work: &mut Work<'_>, upload: &AcceptUpload, operation: &Operation) -> Result<bool, StoreError> {
+    let (merchant, id) = (upload.key.merchant.as_str(), operation.id.to_string());
+    let sql = "INSERT INTO event_operation (merchant_id, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    let was_named = work.sql.execute(sql, args![merchant, id])? == 0;
+    work.sql.send("DELETE FROM event_operation WHERE merchant_id = ?1 AND id = ?2", args![merchant, id])?;
+    if was_named {
+        // The commit of the event may have been another branch's.
+        work.named.entry(upload.key.clone()).or_default().push(operation.id);
+    }
+    Ok(was_named)
 }
 
 impl Act<'_> {

@@ -45,7 +45,7 @@ pub(super) fn answer(judged: Vec<Judged>, key: &BranchKey, seen: &Seen) -> Vec<V
 /// Judges and carries out an upload.
 pub(super) fn accept(work: &mut Work<'_>, upload: &AcceptUpload) -> Result<Vec<Judged>, StoreError> {
     let merchant = writes::merchant(work, &upload.key.merchant)?;
-    let received: Vec<Received> = upload.operations.iter().map(|text| Received::read(text)).collect();
+    let received: Vec<Received> = upload.operations.iter().map(|text| Received::read(text, work.personal)).collect();
     let destinations: Vec<BranchKey> = received.iter().filter_map(|received| received.destination(&upload.key)).collect();
     // The numbers of a journal are the device's, whatever branch it uploads for.
     locks::device(work, &upload.device)?;

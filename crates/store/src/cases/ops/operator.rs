@@ -120,7 +120,7 @@ fn successor(letter: &Letter, old: OperationId, id: OperationId, corrected: Opti
 
 /// Judges the new operation as if the device had sent it, with the number that the old one had.
 fn send_again(work: &mut Work<'_>, letter: &Letter, text: &str) -> Result<Judged, StoreError> {
-    let received = Received::read(text);
+    let received = Received::read(text, work.personal);
     let operation = received.parsed.as_ref().map_err(|error| StoreError::refused(error.code, error.detail.clone()))?;
     let id = operation.id;
     if decisions::known(work.sql, &letter.upload.key.merchant, id)?.is_some() {

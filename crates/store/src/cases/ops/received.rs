@@ -1,6 +1,6 @@
 //! An operation as it came: what can be told of it even when it is refused.
 
-use mstore_protocol::{BranchKey, Code, Operation, OperationError, OperationId, OperationKind, Verdict, VerdictStatus};
+use mstore_protocol::{BranchKey, Code, Operation, OperationError, OperationId, OperationKind, PersonalData, Verdict, VerdictStatus};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
@@ -18,13 +18,26 @@ pub(super) struct Received {
     pub(super) act: String,
     pub(super) replaces: Option<OperationId>,
     pub(super) hash: [u8; 32],
+    /// What is kept of it: all of it, or all but the personal data that it is refused for.
     pub(super) body: String,
     pub(super) parsed: Result<Operation, OperationError>,
 }
 
 impl Received {
     /// Reads it; never fails, for a verdict needs an id whatever else is wrong.
-    pub(super) fn read(text: &str) -> Self {
+    pub(super) fn read(text: &str, personal: &PersonalData) -> Self {
+        let received = Self::parse(text);
+        match personal.find(&received.body) {
+            None => received,
+            Some(found) => Self {
+                body: personal.without(&received.body),
+                parsed: Err(OperationError { code: Code::PersonalData, detail: found.to_string() }),
+                ..received
+            },
+        }
+    }
+
+    fn parse(text: &str) -> Self {
         match Operation::parse(text) {
             Ok((operation, canonical)) => Self {
                 id: operation.id.to_string(),
@@ -128,6 +141,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_refused_for_personal_data_is_kept_without_it_and_known_again() {
+        let text = |reason: &str| {
+            format!(
+                r#"{{"id":"019aab12-3456-7abc-8def-0123456789ab","device_seq":3,"type":"adjust","occurred_at":"2026-11-22T06:41:00.123Z","collection":"product","item_id":"P","quantity":"1","reason":"{reason}"}}"#
+            )
+        };
+        let sent = text("for budi@example.com");
+        let received = Received::read(&sent, &PersonalData::default());
+        let error = received.parsed.as_ref().err();
+        assert_eq!(error.map(|error| error.code), Some(Code::PersonalData));
+        assert!(!format!("{error:?}{}", received.body).contains("budi"), "{}", received.body);
+        assert_eq!(received.device_seq, Some(3));
+        let whole = Received::read(&sent, &PersonalData::parse("off", "").unwrap_or_default());
+        assert_eq!((whole.hash, whole.parsed.is_ok()), (received.hash, true), "the hash is of what was sent");
+        assert!(Received::read(&text("damaged"), &PersonalData::default()).parsed.is_ok());
+    }
+
+    #[test]
     fn what_is_refused_keeps_its_name() {
         let id = "019aab12-3456-7abc-8def-0123456789ab";
         for text in [
@@ -136,12 +167,12 @@ mod tests {
             format!(r#"{{"far":1e999,"id":"{id}","device_seq":3,"type":"sale"}}"#),
             format!(r#"{{"id":"{id}","device_seq":3,"type":"sale","lines":{{"a":1,"a":2}}}}"#),
         ] {
-            let received = Received::read(&text);
+            let received = Received::read(&text, &PersonalData::default());
             assert_eq!((received.id.as_str(), received.device_seq, received.act.as_str()), (id, Some(3), "sale"), "{text}");
             assert!(received.parsed.is_err(), "{text}");
         }
         for text in ["7", "[]", r#"{"id":7,"device_seq":-1}"#, r#"{"device_seq":9223372036854775808}"#] {
-            let received = Received::read(text);
+            let received = Received::read(text, &PersonalData::default());
             assert_eq!((received.id.as_str(), received.device_seq), ("", None), "{text}");
         }
     }

@@ -112,7 +112,7 @@ fn quantity(text: &str, round: bool) -> Result<Quantity, String> {
 
 /// What `to_json` writes for a time in UTC, cut to milliseconds.
 fn time(text: &str) -> Result<String, String> {
-    let refuse = || format!("{} is not a time of the years 0 to 9999", short(text));
+    let refuse = || format!("{} is not a time of the years 0 to 9999; as = \"text\" sends it", short(text));
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let cut: String = fraction.chars().chain("000".chars()).take(3).collect();
     Timestamp::parse(&format!("{seconds}.{cut}Z")).map(|time| time.to_string()).map_err(|_| refuse())
@@ -120,7 +120,7 @@ fn time(text: &str) -> Result<String, String> {
 
 fn date(text: &str) -> Result<&str, String> {
     let is_date = Timestamp::parse(&format!("{text}T00:00:00.000Z")).is_ok();
-    if is_date { Ok(text) } else { Err(format!("{} is not a date of the years 0 to 9999", short(text))) }
+    if is_date { Ok(text) } else { Err(format!("{} is not a date of the years 0 to 9999; as = \"text\" sends it", short(text))) }
 }
 
 /// A value to be quoted in a reason.

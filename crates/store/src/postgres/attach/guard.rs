@@ -12,17 +12,11 @@ pub(super) async fn guarded<T>(
     client: &impl GenericClient,
     read: impl Future<Output = Result<T, AttachError>>,
 ) -> Result<Result<T, String>, AttachError> {
-    let begin = format!(
-        "SAVEPOINT attached; SELECT set_config('mstore.lock_timeout', current_setting('lock_timeout'), true); SET LOCAL lock_timeout = {LOCK_WAIT_MS}"
-    );
+    let begin = format!("SAVEPOINT attached; {}; {}", remembered(), set());
     client.batch_execute(&begin).await?;
     match read.await {
         Ok(value) => {
-            client
-                .batch_execute(
-                    "SELECT set_config('lock_timeout', current_setting('mstore.lock_timeout'), true); RELEASE SAVEPOINT attached",
-                )
-                .await?;
+            client.batch_execute(&format!("{}; RELEASE SAVEPOINT attached", restored())).await?;
             Ok(Ok(value))
         }
         Err(AttachError::Database(error)) if is_of_the_table(&error) => {
@@ -31,6 +25,26 @@ pub(super) async fn guarded<T>(
         }
         Err(other) => Err(other),
     }
+}
+
+/// What holds during a read. Tables of others have whatever indexes they have, so they are read by a plan for this read, not by one that a sequencer made for
+/// its own: it would rather read an index from end to end for each row than a table once.
+fn settings() -> [(&'static str, String); 3] {
+    [("lock_timeout", LOCK_WAIT_MS.to_string()), ("enable_seqscan", "on".into()), ("plan_cache_mode", "force_custom_plan".into())]
+}
+
+fn set() -> String {
+    settings().map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ")
+}
+
+fn remembered() -> String {
+    let one = |(name, _)| format!("set_config('mstore.{name}', current_setting('{name}'), true)");
+    format!("SELECT {}", settings().map(one).join(", "))
+}
+
+fn restored() -> String {
+    let one = |(name, _)| format!("set_config('{name}', current_setting('mstore.{name}'), true)");
+    format!("SELECT {}", settings().map(one).join(", "))
 }
 
 /// Whether it was the table, not the database or the connection: a column or right that is gone, a view that divides by zero, a lock.

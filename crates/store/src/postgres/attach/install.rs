@@ -8,13 +8,14 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio_postgres::{Client, GenericClient, error::SqlState};
 
 use super::{
-    AttachError, Progress, branches, look,
+    AttachError, Progress, branches, guard, look,
     mapping::{CollectionMapping, Mapping},
     name::{TableName, quoted},
     registry::{self, Shared},
-    resolve,
+    resolve, rows,
     source::{self, Source, Tables},
     triggers::{self, Capture},
+    windows,
 };
 
 /// How long a try for a table's lock waits.
@@ -119,9 +120,34 @@ impl Plan {
 }
 
 /// Carries the plan out. Repeating it does no harm.
-pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), AttachError> {
+pub(super) async fn install(
+    client: &mut Client,
+    plan: &Plan,
+    inbox: Option<bool>,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<(), AttachError> {
+    for planned in &plan.collections {
+        check(client, planned).await?;
+    }
+    for sql in plan.collections.iter().filter_map(|planned| planned.source.mirror_index_sql()) {
+        under_lock(client, &TableName::new("mstore", "mirror"), &[sql]).await?;
+    }
+    register(client, plan, inbox).await?;
+    for planned in &plan.collections {
+        capture(client, planned, progress).await?;
+    }
+    for planned in &plan.collections {
+        let rows = mark_all(client, planned, plan, progress).await?;
+        progress(Progress::Marked { collection: planned.mapping.name.clone(), rows, done: true });
+    }
+    Ok(())
+}
+
+/// What servers know of it, in one transaction: from the moment when a merchant's backend decides, its operations have to reach it.
+async fn register(client: &mut Client, plan: &Plan, inbox: Option<bool>) -> Result<(), AttachError> {
     let transaction = client.transaction().await?;
     let merchant = &plan.mapping.merchant;
+    registry::set_inbox(&transaction, inbox).await?;
     branches::merchant(
         &transaction,
         &merchant.id,
@@ -138,17 +164,18 @@ pub(super) async fn install(client: &mut Client, plan: &Plan, progress: &mut (dy
         }
         fixed_branch(&transaction, &planned.mapping, merchant).await?;
         registry::store(&transaction, &planned.mapping, &planned.tables, &merchant.currency, planned.source.table.oid).await?;
+        windows::begin(&transaction, &planned.mapping.name, planned.source.window.as_ref().map(|window| window.days)).await?;
     }
     registry::store_shared(&transaction, &Shared { merchant: merchant.clone(), branches: plan.mapping.branches.clone() }).await?;
-    transaction.commit().await?;
-    for planned in &plan.collections {
-        capture(client, planned, progress).await?;
-    }
-    for planned in &plan.collections {
-        let rows = mark_all(client, planned, plan, progress).await?;
-        progress(Progress::Marked { collection: planned.mapping.name.clone(), rows, done: true });
-    }
-    Ok(())
+    Ok(transaction.commit().await?)
+}
+
+/// What only the database can tell about a mapping: whether its statements work. Nothing was changed before.
+async fn check(client: &mut Client, planned: &Planned) -> Result<(), AttachError> {
+    let transaction = client.transaction().await?;
+    let checked = guard::guarded(&transaction, rows::check(&transaction, &planned.source)).await?;
+    transaction.rollback().await?;
+    checked.map_err(|why| AttachError::mapping(&planned.mapping.name, why))
 }
 
 async fn fixed_branch(
@@ -289,6 +316,7 @@ pub(super) async fn detach(client: &mut Client, collection: &str) -> Result<usiz
     let count = triggers.len();
     take_off(client, triggers).await?;
     let transaction = client.transaction().await?;
+    transaction.batch_execute(&format!("DROP INDEX IF EXISTS mstore.{}", quoted(&source::mirror_index(collection)))).await?;
     drop_functions(&transaction, collection, &[]).await?;
     for sql in [
         "DELETE FROM mstore.attached WHERE collection = $1",

@@ -63,10 +63,14 @@ pub(super) fn id_sql(at: &str, key: &[&Column]) -> String {
     key.iter().map(part).collect::<Vec<_>>().join(" || ':' || ")
 }
 
-/// That a column equals a text given as parameter, by an index where the text can be cast without risk.
+/// Whether an index finds a value by its text: the text can be cast without risk. A label or spelling that the type does not know would fail the whole query.
+pub(super) fn is_found_by_index(column: &Column) -> bool {
+    !matches!(column.family, Family::Enum | Family::Other)
+}
+
+/// That a column equals a text given as parameter, by an index where that can be.
 pub(super) fn equals_sql(at: &str, column: &Column, text: &str) -> String {
-    // A label or spelling that the type does not know would fail the whole query.
-    if matches!(column.family, Family::Enum | Family::Other) {
+    if !is_found_by_index(column) {
         return format!("{} = {text}", text_sql(at, column));
     }
     format!("{at}.{} = {}", quoted(&column.name), cast_sql(column, text))
@@ -96,11 +100,11 @@ fn fits(text: &str, column: &Column) -> bool {
             "integer" => text.parse::<i32>().is_ok(),
             _bigint => text.parse::<i64>().is_ok(),
         },
-        Family::Numeric => text.trim_start_matches('-').splitn(2, '.').all(digits),
+        Family::Numeric => is_endless(text) || text == "NaN" || text.strip_prefix('-').unwrap_or(text).splitn(2, '.').all(digits),
         Family::Uuid => text.len() == 36 && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit()),
         Family::Boolean => matches!(text, "true" | "false"),
-        Family::Date => text.len() >= 10 && text.splitn(3, '-').all(digits),
-        Family::Time | Family::LocalTime => text.split_once('T').is_some_and(|(date, _time)| date.splitn(3, '-').all(digits)),
+        Family::Date => is_endless(text) || is_date(text.strip_suffix(" BC").unwrap_or(text)),
+        Family::Time | Family::LocalTime => is_endless(text) || text.split_once('T').is_some_and(|(date, _time)| is_date(date)),
         Family::Float
         | Family::Money
         | Family::Text
@@ -113,13 +117,21 @@ fn fits(text: &str, column: &Column) -> bool {
     }
 }
 
+fn is_endless(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "infinity" | "-infinity")
+}
+
+fn is_date(text: &str) -> bool {
+    text.len() >= 10 && text.splitn(3, '-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn column(name: &str, cast: &str, family: Family) -> Column {
-        Column { name: name.into(), cast: cast.into(), family, scale: None, not_null: true, generated: false }
+        Column { name: name.into(), cast: cast.into(), family, scale: None, not_null: true, generated: false, labels: Vec::new() }
     }
 
     #[test]

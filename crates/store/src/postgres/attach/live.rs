@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use mstore_protocol::BranchKey;
+use mstore_protocol::{BranchKey, PersonalData, Timestamp};
 use tokio_postgres::{Client, Error, GenericClient};
 
 use super::{
@@ -12,13 +12,16 @@ use super::{
     rows::Found,
     sweep,
     sweep::{Position, Swept},
-    watch,
+    watch, windows,
 };
 use crate::source_row::SourceRow;
 
 /// What is attached now.
 #[derive(Debug, Default)]
-pub(crate) struct Live(RwLock<Arc<Attached>>);
+pub(crate) struct Live {
+    attached: RwLock<Arc<Attached>>,
+    personal: PersonalData,
+}
 
 const VERSION: &str = "SELECT value::bigint FROM mstore.setting WHERE name = 'attach_version'";
 
@@ -39,6 +42,7 @@ impl Read {
         match self {
             Self::Row(Found::Is(text)) => SourceRow::Is(text),
             Self::Row(Found::Gone) => SourceRow::Gone,
+            Self::Row(Found::Expired) => SourceRow::Expired,
             Self::Row(Found::Bad(why)) => SourceRow::Bad(why),
             Self::Own | Self::Kept => SourceRow::Kept,
         }
@@ -46,8 +50,18 @@ impl Read {
 }
 
 impl Live {
+    /// Nothing is known to be attached yet.
+    pub(in crate::postgres) fn new(personal: PersonalData) -> Self {
+        Self { attached: RwLock::default(), personal }
+    }
+
+    /// What no row may hold, attached or of our own.
+    pub(in crate::postgres) fn personal_data(&self) -> &PersonalData {
+        &self.personal
+    }
+
     fn known(&self) -> Arc<Attached> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.attached.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether a collection is one of our own tables, as far as is known.
@@ -69,7 +83,7 @@ impl Live {
             return Ok(known);
         }
         let fresh = Arc::new(Attached::load(client).await?);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
+        *self.attached.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         Ok(fresh)
     }
 
@@ -106,7 +120,7 @@ impl Live {
             let flowing = attached.collection(name).filter(|registered| registered.stopped.is_none());
             let wants: Vec<(&BranchKey, &str)> = places.iter().map(|at| (wanted[*at].0, wanted[*at].2)).collect();
             let rows = match flowing {
-                Some(registered) => of_one(client, registered, &wants).await?,
+                Some(registered) => of_one(client, registered, &wants, &self.personal).await?,
                 None => vec![Read::Kept; places.len()],
             };
             places.into_iter().zip(rows).for_each(|(at, row)| found[at] = row);
@@ -118,9 +132,18 @@ impl Live {
     pub(in crate::postgres) async fn sweep(&self, client: &impl GenericClient, from: &str, rows_max: i64) -> Result<Swept, Error> {
         let swept = async {
             let attached = self.fresh(client).await?;
-            sweep::slice(client, &attached, Position::parse(from), rows_max).await
+            sweep::slice(client, &attached, &self.personal, Position::parse(from), rows_max).await
         };
         or_say(swept.await, Swept::default)
+    }
+
+    /// Moves the windows of attached tables to now, and marks what leaves them; in a transaction.
+    pub(in crate::postgres) async fn advance_windows(&self, client: &impl GenericClient, now: Timestamp) -> Result<(), Error> {
+        let advanced = async {
+            let attached = self.fresh(client).await?;
+            windows::advance(client, &attached, now).await
+        };
+        or_say(advanced.await, || ())
     }
 
     /// Looks after the attached tables; call it every few seconds.
@@ -141,8 +164,13 @@ fn or_say<T>(result: Result<T, AttachError>, otherwise: impl FnOnce() -> T) -> R
     }
 }
 
-async fn of_one(client: &impl GenericClient, registered: &Registered, wants: &[(&BranchKey, &str)]) -> Result<Vec<Read>, AttachError> {
-    match guard::guarded(client, rows::read(client, &registered.source, wants)).await? {
+async fn of_one(
+    client: &impl GenericClient,
+    registered: &Registered,
+    wants: &[(&BranchKey, &str)],
+    personal: &PersonalData,
+) -> Result<Vec<Read>, AttachError> {
+    match guard::guarded(client, rows::read(client, &registered.source, wants, personal)).await? {
         Ok(rows) => Ok(rows.into_iter().map(Read::Row).collect()),
         Err(why) => {
             stop(client, registered.source.collection.as_str(), &why).await?;

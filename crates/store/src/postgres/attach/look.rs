@@ -18,15 +18,21 @@ WITH RECURSIVE base AS (
 SELECT json_build_object(
   'oid', c.oid::bigint, 'schema', n.nspname, 'relation', c.relname, 'kind', c.relkind,
   'columns', (SELECT coalesce(json_agg(json_build_object(
-      'name', a.attname, 'cast', format_type(base.base, NULL), 'type', t.typname, 'category', t.typcategory, 'sort', t.typtype,
+      'name', a.attname, 'cast', format_type(base.base, -1), 'type', t.typname, 'category', t.typcategory, 'sort', t.typtype,
       'scale', CASE WHEN t.typname = 'numeric' AND a.atttypmod > 4 THEN (a.atttypmod - 4) & 2047 END,
-      'not_null', a.attnotnull, 'generated', a.attgenerated <> '') ORDER BY a.attnum), '[]')
+      'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
+      'labels', (SELECT coalesce(json_agg(e.enumlabel ORDER BY e.enumsortorder), '[]') FROM pg_enum e WHERE e.enumtypid = t.oid)) ORDER BY a.attnum), '[]')
     FROM pg_attribute a JOIN base ON base.type = a.atttypid JOIN pg_type t ON t.oid = base.base
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
   'keys', (SELECT coalesce(json_agg(k.names ORDER BY k.indisprimary DESC, json_array_length(k.names), k.indexrelid), '[]') FROM (
     SELECT i.indisprimary, i.indexrelid, (SELECT json_agg(a.attname ORDER BY x.at) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS x(number, at)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = x.number WHERE x.at <= i.indnkeyatts) AS names
     FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL) k),
+  'indexes', (SELECT coalesce(json_agg(k.names), '[]') FROM (
+    SELECT (SELECT json_agg(a.attname ORDER BY x.at) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS x(number, at)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = x.number WHERE x.at <= i.indnkeyatts) AS names
+    FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am am ON am.oid = ic.relam
+    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND am.amname = 'btree') k),
   'references', (SELECT coalesce(json_agg(json_build_object(
       'columns', (SELECT json_agg(a.attname ORDER BY x.at) FROM unnest(r.conkey) WITH ORDINALITY AS x(number, at)
         JOIN pg_attribute a ON a.attrelid = r.conrelid AND a.attnum = x.number),
@@ -79,6 +85,7 @@ mod raw {
         kind: Kind,
         columns: Vec<RawColumn>,
         keys: Vec<Vec<String>>,
+        indexes: Vec<Vec<String>>,
         references: Vec<RawReference>,
         parts: Vec<RawPart>,
         rows_estimate: i64,
@@ -98,6 +105,7 @@ mod raw {
         scale: Option<i32>,
         not_null: bool,
         generated: bool,
+        labels: Vec<String>,
     }
 
     #[derive(Deserialize)]
@@ -134,6 +142,7 @@ mod raw {
             kind: raw.kind,
             columns: raw.columns.into_iter().map(column).collect(),
             keys: raw.keys,
+            indexes: raw.indexes,
             references: raw.references.into_iter().map(reference).collect(),
             parts: raw.parts.into_iter().map(part).collect(),
             rows_estimate: raw.rows_estimate,
@@ -160,6 +169,14 @@ mod raw {
             (_, _, "S") => Family::Text,
             _other => Family::Other,
         };
-        Column { name: raw.name, cast: raw.cast, family, scale: raw.scale, not_null: raw.not_null, generated: raw.generated }
+        Column {
+            name: raw.name,
+            cast: raw.cast,
+            family,
+            scale: raw.scale,
+            not_null: raw.not_null,
+            generated: raw.generated,
+            labels: raw.labels,
+        }
     }
 }

@@ -85,6 +85,9 @@ pub struct CollectionMapping {
     /// What a column that is added later does.
     #[serde(default)]
     pub new_columns: NewColumns,
+    /// How old a row may be that devices have; any age when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// Other tables that have a part of the row, or know its branch.
     #[serde(default, rename = "join", skip_serializing_if = "Vec::is_empty")]
     pub joins: Vec<Join>,
@@ -95,13 +98,26 @@ pub struct CollectionMapping {
     pub fields: BTreeMap<String, Field>,
 }
 
+/// How old a row may be that devices have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// The column with its time: `timestamp`, with or without zone, or `date`. A row without one stays.
+    pub column: ColumnName,
+    /// Older rows leave the devices, by ordinary deletions; the table keeps them.
+    pub days: u32,
+    /// Times without a zone: the zone they are in; UTC when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
 fn yes() -> bool {
     true
 }
 
 /// Where the merchant or the branch of a row comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(untagged, try_from = "WrittenPlace")]
 pub enum Place {
     /// Always the same.
     Fixed {
@@ -118,6 +134,28 @@ pub enum Place {
         /// Always true.
         every: bool,
     },
+}
+
+/// A place as it is written: with one of these.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPlace {
+    fixed: Option<String>,
+    column: Option<ColumnName>,
+    every: Option<bool>,
+}
+
+impl TryFrom<WrittenPlace> for Place {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenPlace) -> Result<Self, Self::Error> {
+        match written {
+            WrittenPlace { fixed: Some(fixed), column: None, every: None } => Ok(Self::Fixed { fixed }),
+            WrittenPlace { fixed: None, column: Some(column), every: None } => Ok(Self::Column { column }),
+            WrittenPlace { fixed: None, column: None, every: Some(every) } => Ok(Self::Every { every }),
+            _none_or_several => Err("a merchant or branch is one of { fixed = \"…\" }, { column = \"…\" } and { every = true }"),
+        }
+    }
 }
 
 /// What a column that is added later does.
@@ -182,14 +220,14 @@ pub enum As {
     Json,
 }
 
-/// One field of a row: a column, a constant, or null.
+/// One field of a row: a column, a constant, a column with what its NULL becomes, or null.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Field {
     /// The column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<ColumnName>,
-    /// A constant, if there is no column.
+    /// A constant; beside a column, what NULL becomes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<serde_json::Value>,
     /// What the value becomes; by the column's type when left out.

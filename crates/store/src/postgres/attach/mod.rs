@@ -26,6 +26,7 @@ pub mod table;
 mod tests;
 mod triggers;
 mod watch;
+mod windows;
 
 pub use error::AttachError;
 pub use install::Plan;
@@ -88,9 +89,21 @@ impl Attacher {
         install::plan(&self.client, mapping).await
     }
 
-    /// Carries a plan out; repeating it does no harm.
-    pub async fn install(&mut self, plan: &Plan, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), AttachError> {
-        install::install(&mut self.client, plan, progress).await
+    /// Carries a plan out; repeating it does no harm. `inbox` says whether operations of merchants whose backend decides are put into the table that it reads;
+    /// when left out, they are unless the database says otherwise.
+    pub async fn install(
+        &mut self,
+        plan: &Plan,
+        inbox: Option<bool>,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<(), AttachError> {
+        install::install(&mut self.client, plan, inbox, progress).await
+    }
+
+    /// Whether operations of merchants whose backend decides are put into the table that it reads.
+    pub async fn is_inbox_on(&self) -> Result<bool, AttachError> {
+        let sql = "SELECT 1 FROM mstore.setting WHERE name = 'operation_inbox' AND value = 'on'";
+        Ok(self.client.query_opt(sql, &[]).await?.is_some())
     }
 
     /// The collections that are attached.

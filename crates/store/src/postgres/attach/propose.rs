@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     key,
-    mapping::{CollectionMapping, Join, Mapping, MerchantMapping, NewColumns, Place},
+    mapping::{CollectionMapping, Field, Join, Mapping, MerchantMapping, NewColumns, Place},
     name::{ColumnName, TableName},
     table::{Kind, Table},
 };
@@ -138,8 +138,9 @@ fn collection(
     if shape == Shape::Product && !fields.contains_key("stock") {
         let is_everywhere = matches!(branch, Place::Every { .. });
         if let Some((join, column)) = scope::stock_of(table, tables).filter(|_| is_everywhere) {
-            notes.fields.insert("stock".into(), format!("what the branch has, from {}", join.table));
-            fields.insert("stock".into(), fields::quantity(ColumnName::joined(&join.alias, column)));
+            notes.fields.insert("stock".into(), format!("what the branch has, from {}; without a row there, 0", join.table));
+            let stock = Field { value: Some("0".into()), ..fields::quantity(ColumnName::joined(&join.alias, column)) };
+            fields.insert("stock".into(), stock);
             joins.push(join);
         }
     }
@@ -160,6 +161,7 @@ fn collection(
         merchant,
         branch,
         new_columns: NewColumns::Ignore,
+        window: None,
         joins,
         watches: Vec::new(),
         fields,

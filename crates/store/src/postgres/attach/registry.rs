@@ -123,6 +123,15 @@ pub(super) async fn store_shared(client: &impl GenericClient, shared: &Shared) -
     changed(client).await
 }
 
+/// Switches the table on or off that a backend reads operations in; on, unless it was switched, if nobody says which.
+pub(super) async fn set_inbox(client: &impl GenericClient, wanted: Option<bool>) -> Result<(), AttachError> {
+    let conflict = if wanted.is_some() { "UPDATE SET value = excluded.value" } else { "NOTHING" };
+    let sql = format!("INSERT INTO mstore.setting (name, value) VALUES ('operation_inbox', $1) ON CONFLICT (name) DO {conflict}");
+    let value = if wanted == Some(false) { "off" } else { "on" };
+    client.execute(&sql, &[&value]).await?;
+    Ok(())
+}
+
 /// Writes one collection, flowing.
 pub(super) async fn store(
     client: &impl GenericClient,

@@ -128,10 +128,16 @@ async fn rows(client: &impl GenericClient, registered: &Registered, new: NewBran
     }
     owned.gone.extend(ids.iter().map(|id| (*id).to_owned()));
     owned.mark(client, source, &registered.currency, new).await?;
-    let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
-        SELECT $1, h.merchant_id, h.branch_id, m.id, w.xid::xid8 FROM unnest($2::text[], $3::text[]) AS w(id, xid) CROSS JOIN mstore.head h
-        JOIN mstore.mirror m ON m.head = h.n AND m.collection = $1 AND m.id = w.id AND m.row IS NOT NULL";
-    client.execute(sql, &[&source.collection.as_str(), &ids, &xids]).await?;
+    if source.is_direct {
+        // Whose it was, its trigger has said.
+        return Ok(());
+    }
+    let sql = format!(
+        "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
+        SELECT $1, h.merchant_id, h.branch_id, w.id, w.xid::xid8 FROM unnest($2::text[], $3::text[]) AS w(id, xid) {}",
+        source.on_devices_sql()
+    );
+    client.execute(&sql, &[&source.collection.as_str(), &ids, &xids]).await?;
     Ok(())
 }
 
@@ -157,10 +163,15 @@ async fn everything(
             None => break,
         }
     }
-    let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
-        SELECT $1, h.merchant_id, h.branch_id, m.id, $2::text::xid8 FROM mstore.head h JOIN mstore.mirror m ON m.head = h.n AND m.collection = $1 AND m.row IS NOT NULL
-        WHERE $3 IN ('', h.merchant_id || '/' || h.branch_id)";
-    client.execute(sql, &[&source.collection.as_str(), &xid, &scope]).await?;
+    // What every branch has, each branch has under the same ids: one mark for all of them, however many there are.
+    let branch = if source.branch.is_none() && only.is_none() { "'*'" } else { "h.branch_id" };
+    let sql = format!(
+        "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id, xid)
+        SELECT DISTINCT $1, h.merchant_id, {branch}, m.id, $2::text::xid8 FROM mstore.head h
+        CROSS JOIN LATERAL (SELECT m.id FROM mstore.mirror m WHERE m.head = h.n AND m.collection = $1 AND m.row IS NOT NULL OFFSET 0) m
+        WHERE $3 IN ('', h.merchant_id || '/' || h.branch_id)"
+    );
+    client.execute(&sql, &[&source.collection.as_str(), &xid, &scope]).await?;
     Ok(())
 }
 
@@ -177,7 +188,7 @@ pub(super) async fn page(
     params.extend(parts.iter().flatten().map(|part| part as &(dyn tokio_postgres::types::ToSql + Sync)));
     let rows = client.query(&source.page_sql(parts.is_some()), &params).await?;
     let mut owned = Owned::default();
-    for row in &rows {
+    for row in rows.iter().filter(|row| row.get(3)) {
         if let Some(id) = row.get::<_, Option<&str>>(0) {
             owned.push(id, xid, row.get(1), row.get(2), source.branch.is_none());
         }
@@ -229,8 +240,9 @@ impl Owned {
 
     /// Every branch that has one of them, with its id; branches that do not exist are left out.
     pub(super) async fn places(&self, client: &impl GenericClient) -> Result<Vec<(BranchKey, String)>, AttachError> {
-        let sql = "SELECT b.merchant_id, b.branch_id, w.id FROM unnest($1::text[], $2::text[], $3::text[]) AS w(m, b, id)
-            JOIN mstore.branch b ON b.merchant_id = w.m AND w.b IN ('*', b.branch_id)";
+        let sql = "WITH w AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS w(m, b, id))
+            SELECT b.merchant_id, b.branch_id, w.id FROM w JOIN mstore.branch b ON b.merchant_id = w.m AND b.branch_id = w.b
+            UNION ALL SELECT b.merchant_id, b.branch_id, w.id FROM w JOIN mstore.branch b ON b.merchant_id = w.m WHERE w.b = '*'";
         let rows = client.query(sql, &[&self.merchants, &self.branches, &self.ids]).await?;
         Ok(rows.iter().filter_map(|row| Some((BranchKey::parse(row.get(0), row.get(1)).ok()?, row.get(2)))).collect())
     }

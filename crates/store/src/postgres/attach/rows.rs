@@ -1,6 +1,6 @@
 //! Reads rows of an attached collection as devices are to have them.
 
-use mstore_protocol::{BranchKey, Row, RowError, limits::ROW_BYTES_MAX};
+use mstore_protocol::{BranchKey, PersonalData, Row, RowError, limits::ROW_BYTES_MAX};
 use tokio_postgres::{GenericClient, types::ToSql};
 
 use super::{
@@ -15,8 +15,18 @@ pub(in crate::postgres) enum Found {
     Is(Box<str>),
     /// The branch has no such row.
     Gone,
+    /// It has one, but it is too old to be on devices.
+    Expired,
     /// It breaks the rules of rows: why.
     Bad(String),
+}
+
+impl Found {
+    /// Without what no device may hold.
+    fn screened(self, personal: &PersonalData) -> Self {
+        let Self::Is(text) = self else { return self };
+        personal.find(&text).map_or(Self::Is(text), |found| Self::Bad(found.to_string()))
+    }
 }
 
 /// Parameters of a query: the branches that are asked for, and the parts of the keys, column by column.
@@ -60,7 +70,12 @@ impl Wanted {
 }
 
 /// Reads rows, in the order of the wants.
-pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[(&BranchKey, &str)]) -> Result<Vec<Found>, AttachError> {
+pub(super) async fn read(
+    client: &impl GenericClient,
+    source: &Source,
+    wants: &[(&BranchKey, &str)],
+    personal: &PersonalData,
+) -> Result<Vec<Found>, AttachError> {
     let mut found = vec![Found::Gone; wants.len()];
     let wanted = Wanted::new(source, wants.iter().map(|(key, id)| (key.branch.as_str(), *id)));
     if wanted.is_empty() {
@@ -80,8 +95,12 @@ pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[
             found[at] = Found::Bad("several rows have this key".into());
             continue;
         }
-        let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 3)).collect();
-        found[at] = text(source, id, &values);
+        if !row.get::<_, bool>(3) {
+            found[at] = Found::Expired;
+            continue;
+        }
+        let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 4)).collect();
+        found[at] = text(source, id, &values).screened(personal);
     }
     Ok(found)
 }
@@ -90,6 +109,20 @@ pub(super) async fn read(client: &impl GenericClient, source: &Source, wants: &[
 pub(super) async fn probe(client: &impl GenericClient, source: &Source) -> Result<(), AttachError> {
     let none = Wanted::new(source, std::iter::empty());
     client.query(&source.rows_sql(), &none.params()).await?;
+    Ok(())
+}
+
+/// Runs every statement that reads a collection, for no row.
+pub(super) async fn check(client: &impl GenericClient, source: &Source) -> Result<(), AttachError> {
+    probe(client, source).await?;
+    let none = Wanted::new(source, std::iter::empty());
+    client.query(&source.owners_sql(), &none.params()).await?;
+    client.query(&source.page_sql(false), &[&0_i64]).await?;
+    for related in &source.related {
+        let parts = vec![Vec::<String>::new(); related.lefts.len()];
+        let params: Vec<_> = parts.iter().map(|part| part as &(dyn ToSql + Sync)).collect();
+        client.query(&source.related_sql(related), &params).await?;
+    }
     Ok(())
 }
 
@@ -109,7 +142,13 @@ fn text(source: &Source, id: &str, values: &[Option<&str>]) -> Found {
                 out.push_str(json);
                 Ok(())
             }
-            Value::Column { at, convert } => convert.write(&mut out, values.get(*at).copied().flatten(), values),
+            Value::Column { at, convert, otherwise } => match (values.get(*at).copied().flatten(), otherwise) {
+                (None, Some(json)) => {
+                    out.push_str(json);
+                    Ok(())
+                }
+                (value, _) => convert.write(&mut out, value, values),
+            },
         };
         if let Err(why) = written {
             return Found::Bad(format!("{}: {why}", field.name));

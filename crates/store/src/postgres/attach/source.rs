@@ -12,8 +12,14 @@ use super::{
 };
 
 mod fields;
+mod joins;
+mod statements;
+mod window;
 
 pub(super) use fields::{Compiled, Value};
+use joins::Joins;
+pub(super) use statements::mirror_index;
+use window::Window;
 
 /// The tables that mappings name, by name.
 pub(super) type Tables = BTreeMap<TableName, Table>;
@@ -36,10 +42,12 @@ pub(super) struct Source {
     pub(super) branch: Option<String>,
     /// Whether a row of the table itself says whose it is.
     pub(super) is_direct: bool,
+    /// How old a row may be.
+    pub(super) window: Option<Window>,
     /// Joins that tell whose a row is.
-    joins: String,
+    joins: Joins,
     /// Further joins that a whole row needs.
-    branch_joins: String,
+    branch_joins: Joins,
     pub(super) related: Vec<Related>,
 }
 
@@ -70,14 +78,15 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
     let (merchant, merchant_is_own) = scope.place(&mapping.merchant, "merchant").map_err(fail)?;
     let (branch, branch_is_own) = scope.place(&mapping.branch, "branch").map_err(fail)?;
     let merchant = merchant.ok_or_else(|| fail("merchant: { every = true } is for branches".into()))?;
+    let window = mapping.window.as_ref().map(|window| window::compile(&scope, mapping, window)).transpose().map_err(fail)?;
     let related = scope.related(&key).map_err(fail)?;
     let is_branch_joined = mapping.joins.iter().any(asks_branch);
     if is_branch_joined && branch.is_some() {
         return Err(fail(format!("a join on {THE_BRANCH} is for rows that every branch has: branch = {{ every = true }}")));
     }
     let (branch_joins, joins): (Vec<_>, Vec<_>) = mapping.joins.iter().partition(|join| asks_branch(join));
-    let joins = scope.joins_sql(&joins).map_err(fail)?;
-    let branch_joins = scope.joins_sql(&branch_joins).map_err(fail)?;
+    let joins = joins::compile(&scope, &joins).map_err(fail)?;
+    let branch_joins = joins::compile(&scope, &branch_joins).map_err(fail)?;
     let is_direct = merchant_is_own && branch_is_own && scope.table.kind.has_triggers();
     Ok(Source {
         collection,
@@ -88,6 +97,7 @@ pub(super) fn compile(mapping: &CollectionMapping, tables: &Tables, currency: &s
         merchant,
         branch,
         is_direct,
+        window,
         joins,
         branch_joins,
         related,
@@ -182,31 +192,6 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn joins_sql(&self, joins: &[&Join]) -> Result<String, String> {
-        let mut sql = String::new();
-        for join in joins {
-            let table = self.joined[join.alias.as_str()];
-            let names: Vec<&str> = join.on.keys().map(String::as_str).collect();
-            if !table.is_unique(&names) {
-                return Err(format!("join {:?}: several rows of {} may have the same {}", join.alias, table.name, names.join(", ")));
-            }
-            let mut on = Vec::new();
-            for (name, left) in &join.on {
-                let column = table.column(name).ok_or_else(|| no_column(table, name))?;
-                let alias = quoted(&join.alias);
-                on.push(match left.as_str() {
-                    THE_BRANCH => format!("mstore.segment({}) = w.branch", key::text_sql(&alias, column)),
-                    left => {
-                        let (of, left) = self.column(&ColumnName::parse(left).ok_or_else(|| format!("join: {left:?} is not a column"))?)?;
-                        format!("{alias}.{} = {of}.{}", quoted(name), quoted(&left.name))
-                    }
-                });
-            }
-            sql += &format!(" LEFT JOIN {} AS {} ON {}", table.name.sql(), quoted(&join.alias), on.join(" AND "));
-        }
-        Ok(sql)
-    }
-
     fn related(&self, key: &[&'a Column]) -> Result<Vec<Related>, String> {
         let mut related = Vec::new();
         for join in &self.mapping.joins {
@@ -269,75 +254,4 @@ fn with_triggers(table: &Table) -> Result<&Table, String> {
 fn no_column(table: &Table, name: &str) -> String {
     let names = table.columns.iter().map(|column| column.name.as_str());
     format!("{} has no column {name:?}; {}", table.name, mstore_protocol::did_you_mean(name, names))
-}
-
-impl Source {
-    pub(super) fn key(&self) -> Vec<&Column> {
-        self.key.iter().collect()
-    }
-
-    /// Expression of the row id.
-    pub(super) fn id_sql(&self) -> String {
-        key::id_sql(OWN, &self.key())
-    }
-
-    /// Expression of the branch: NULL where every branch has the row.
-    fn branch_sql(&self) -> &str {
-        self.branch.as_deref().unwrap_or("NULL::text")
-    }
-
-    /// `unnest` of the wanted keys and the join that finds their rows; `$1` the branches, `$2…` the parts of the keys.
-    fn wanted_sql(&self) -> (String, String) {
-        let arrays: Vec<String> = (0..self.key.len()).map(|i| format!("${}::text[]", i + 2)).collect();
-        let names: Vec<String> = (0..self.key.len()).map(|i| format!("k{i}")).collect();
-        let equal: Vec<String> =
-            self.key.iter().zip(&names).map(|(column, name)| key::equals_sql(OWN, column, &format!("w.{name}"))).collect();
-        (format!("unnest($1::text[], {}) WITH ORDINALITY AS w(branch, {}, n)", arrays.join(", "), names.join(", ")), equal.join(" AND "))
-    }
-
-    /// Whole rows by key: `n, merchant, branch, values…`.
-    pub(super) fn rows_sql(&self) -> String {
-        let (wanted, equal) = self.wanted_sql();
-        let values: String = self.values.iter().map(|value| format!(", {value}")).collect();
-        let (merchant, branch, own) = (&self.merchant, self.branch_sql(), self.own_sql());
-        format!("SELECT w.n, {merchant}, {branch}{values} FROM {wanted} JOIN {own} ON {equal}{}{}", self.joins, self.branch_joins)
-    }
-
-    /// Whose rows are, by key: `n, merchant, branch`.
-    pub(super) fn owners_sql(&self) -> String {
-        let (wanted, equal) = self.wanted_sql();
-        format!("SELECT w.n, {}, {} FROM {wanted} JOIN {} ON {equal}{}", self.merchant, self.branch_sql(), self.own_sql(), self.joins)
-    }
-
-    fn own_sql(&self) -> String {
-        format!("{} AS {OWN}", self.table.name.sql())
-    }
-
-    /// All rows by key after another: `id, merchant, branch`; `$1` the limit, `$2…` the parts of the key to go on after.
-    pub(super) fn page_sql(&self, after: bool) -> String {
-        let columns: Vec<String> = self.key.iter().map(|column| format!("{OWN}.{}", quoted(&column.name))).collect();
-        let columns = columns.join(", ");
-        let casts: Vec<String> =
-            self.key.iter().enumerate().map(|(i, column)| key::cast_sql(column, &format!("${}::text", i + 2))).collect();
-        let condition = if after { format!(" WHERE ({columns}) > ({})", casts.join(", ")) } else { String::new() };
-        let (id, merchant, branch, own) = (self.id_sql(), &self.merchant, self.branch_sql(), self.own_sql());
-        format!("SELECT {id}, {merchant}, {branch} FROM {own}{}{condition} ORDER BY {columns} LIMIT $1", self.joins)
-    }
-
-    /// Ids of the rows that a related table's keys belong to: `id`; `$1…` the parts of those keys.
-    pub(super) fn related_sql(&self, related: &Related) -> String {
-        let arrays: Vec<String> = (1..=related.lefts.len()).map(|i| format!("${i}::text[]")).collect();
-        let names: Vec<String> = (0..related.lefts.len()).map(|i| format!("k{i}")).collect();
-        let equal: Vec<String> =
-            related.lefts.iter().zip(&names).map(|((at, column), name)| key::equals_sql(at, column, &format!("w.{name}"))).collect();
-        format!(
-            "SELECT {}, w.n FROM {}{} JOIN unnest({}) WITH ORDINALITY AS w({}, n) ON {}",
-            self.id_sql(),
-            self.own_sql(),
-            self.joins,
-            arrays.join(", "),
-            names.join(", "),
-            equal.join(" AND ")
-        )
-    }
 }

@@ -1,5 +1,7 @@
 //! Rows that belong to no branch: on no device, but where an operator sees them, with the reason, for as long as it is so.
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::GenericClient;
 
 use super::{AttachError, alarms};
@@ -12,8 +14,10 @@ pub(super) async fn settle(
     strays: &[(&str, String)],
 ) -> Result<(), AttachError> {
     let (ids, reasons): (Vec<&str>, Vec<&str>) = strays.iter().map(|(id, reason)| (*id, reason.as_str())).unzip();
-    let sql = "DELETE FROM mstore.stray WHERE collection = $1 AND id = ANY($2) AND id <> ALL($3)";
-    if client.execute(sql, &[&collection, &looked_at, &ids]).await? > 0 && ids.is_empty() {
+    let stray: BTreeSet<&str> = ids.iter().copied().collect();
+    let others: Vec<&str> = looked_at.iter().copied().filter(|id| !stray.contains(id)).collect();
+    let sql = "DELETE FROM mstore.stray WHERE collection = $1 AND id = ANY($2)";
+    if client.execute(sql, &[&collection, &others]).await? > 0 && ids.is_empty() {
         clear_if_none(client, collection).await?;
     }
     let Some((first, reason)) = strays.first() else { return Ok(()) };

@@ -1,8 +1,8 @@
 //! Compares attached tables with what devices have, slice by slice by key: what no trigger saw is found here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mstore_protocol::BranchKey;
+use mstore_protocol::{BranchKey, PersonalData};
 use tokio_postgres::GenericClient;
 
 use super::{
@@ -68,6 +68,7 @@ impl Position {
 pub(in crate::postgres) async fn slice(
     client: &impl GenericClient,
     attached: &Attached,
+    personal: &PersonalData,
     from: Option<Position>,
     rows_max: i64,
 ) -> Result<Swept, AttachError> {
@@ -78,8 +79,8 @@ pub(in crate::postgres) async fn slice(
     let after = |name: &str| attached.collections().find(|(other, _)| *other > name).map(|(next, _)| Position::start(next));
     let Some(registered) = registered else { return Ok(Swept { next: after(&at.collection), ..Swept::default() }) };
     let (mut swept, side) = match at.side {
-        Side::Source(after) => source_side(client, registered, after.as_deref(), rows_max).await?,
-        Side::Mirror { head, after } => mirror_side(client, registered, head, &after, rows_max).await?,
+        Side::Source(after) => source_side(client, registered, personal, (after.as_deref(), rows_max)).await?,
+        Side::Mirror { head, after } => mirror_side(client, registered, personal, head, (&after, rows_max)).await?,
     };
     swept.next = match side {
         Some(side) => Some(Position { collection: at.collection, side }),
@@ -92,12 +93,20 @@ pub(in crate::postgres) async fn slice(
 async fn source_side(
     client: &impl GenericClient,
     registered: &Registered,
-    after: Option<&str>,
-    rows_max: i64,
+    personal: &PersonalData,
+    (after, rows_max): (Option<&str>, i64),
 ) -> Result<(Swept, Option<Side>), AttachError> {
+    // A row that every branch has is compared as often as there are branches.
+    let rows_max = match registered.source.branch {
+        Some(_) => rows_max,
+        None => {
+            let branches: i64 = client.query_one("SELECT count(*) FROM mstore.branch", &[]).await?.get(0);
+            (rows_max / branches.max(1)).max(1)
+        }
+    };
     let (owned, last) = resolve::page(client, &registered.source, after, "0", rows_max).await?;
     let places = owned.places(client).await?;
-    let swept = compare(client, registered, &places).await?;
+    let swept = compare(client, registered, &places, personal).await?;
     let next = last.map_or(Side::Mirror { head: -1, after: String::new() }, |id| Side::Source(Some(id)));
     Ok((swept, Some(next)))
 }
@@ -106,49 +115,73 @@ async fn source_side(
 async fn mirror_side(
     client: &impl GenericClient,
     registered: &Registered,
+    personal: &PersonalData,
     head: i64,
-    after: &str,
-    rows_max: i64,
+    (after, rows_max): (&str, i64),
 ) -> Result<(Swept, Option<Side>), AttachError> {
-    let sql = "SELECT m.head, m.id, h.merchant_id, h.branch_id FROM mstore.mirror m JOIN mstore.head h ON h.n = m.head
-        WHERE m.collection = $1 AND m.row IS NOT NULL AND (m.head, m.id) > ($2, $3) ORDER BY m.head, m.id LIMIT $4";
-    let rows = client.query(sql, &[&registered.source.collection.as_str(), &head, &after, &rows_max]).await?;
-    let place = |row: &tokio_postgres::Row| Some((BranchKey::parse(row.get(2), row.get(3)).ok()?, row.get(1)));
-    let places: Vec<(BranchKey, String)> = rows.iter().filter_map(place).collect();
-    let swept = compare(client, registered, &places).await?;
-    let is_full = i64::try_from(rows.len()).is_ok_and(|count| count == rows_max);
-    let next = rows.last().filter(|_| is_full).map(|row| Side::Mirror { head: row.get(0), after: row.get(1) });
+    let (mut at, mut next) = ((head, after.to_owned()), None);
+    let mut places: Vec<(BranchKey, String)> = Vec::new();
+    for _ in 0..HEADS_MAX {
+        let limit = rows_max - i64::try_from(places.len()).unwrap_or(rows_max);
+        let rows = client.query(OF_HEAD, &[&registered.source.collection.as_str(), &at.0, &at.1, &limit]).await?;
+        places.extend(rows.iter().filter_map(|row| Some((BranchKey::parse(row.get(1), row.get(2)).ok()?, row.get(0)))));
+        next = match rows.last().filter(|_| i64::try_from(rows.len()).is_ok_and(|count| count >= limit)) {
+            Some(last) => Some(Side::Mirror { head: at.0, after: last.get(0) }),
+            None => {
+                let row = client.query_one("SELECT min(n) FROM mstore.head WHERE n > $1", &[&at.0]).await?;
+                row.get::<_, Option<i64>>(0).map(|head| Side::Mirror { head, after: String::new() })
+            }
+        };
+        match &next {
+            Some(Side::Mirror { head, after }) if after.is_empty() => at = (*head, String::new()),
+            Some(_) | None => break,
+        }
+    }
+    let swept = compare(client, registered, &places, personal).await?;
     Ok((swept, next))
 }
 
+/// Heads looked at in one slice: most may have nothing of a collection.
+const HEADS_MAX: usize = 200;
+/// Rows of one head after an id, by the key of the mirror.
+pub(super) const OF_HEAD: &str = "SELECT m.id, h.merchant_id, h.branch_id FROM mstore.head h CROSS JOIN LATERAL
+      (SELECT m.id FROM mstore.mirror m WHERE m.head = h.n AND m.collection = $1 AND m.id > $3 AND m.row IS NOT NULL ORDER BY m.id LIMIT $4) m
+    WHERE h.n = $2";
+/// What devices have of rows: `n, row`.
+pub(super) const STORED: &str = "SELECT w.n, m.row FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS w(m, b, id, n)
+    JOIN mstore.head h ON h.merchant_id = w.m AND h.branch_id = w.b
+    CROSS JOIN LATERAL (SELECT m.row FROM mstore.mirror m WHERE m.head = h.n AND m.collection = $1 AND m.id = w.id AND m.row IS NOT NULL OFFSET 0) m";
+/// Marks of rows, in one look at the marks: they have no index by row.
+const MARKED: &str =
+    "SELECT DISTINCT k.id, k.branch_id FROM mstore.mark k JOIN unnest($2::text[]) AS w(id) ON w.id = k.id WHERE k.collection = $1";
+
 /// Marks what differs and is not marked yet.
-async fn compare(client: &impl GenericClient, registered: &Registered, places: &[(BranchKey, String)]) -> Result<Swept, AttachError> {
+async fn compare(
+    client: &impl GenericClient,
+    registered: &Registered,
+    places: &[(BranchKey, String)],
+    personal: &PersonalData,
+) -> Result<Swept, AttachError> {
     let collection = registered.source.collection.as_str();
     let wants: Vec<(&BranchKey, &str)> = places.iter().map(|(key, id)| (key, id.as_str())).collect();
-    let found = rows::read(client, &registered.source, &wants).await?;
+    let found = rows::read(client, &registered.source, &wants, personal).await?;
     let (merchants, branches): (Vec<&str>, Vec<&str>) = places.iter().map(|(key, _)| (key.merchant.as_str(), key.branch.as_str())).unzip();
     let ids: Vec<&str> = places.iter().map(|(_, id)| id.as_str()).collect();
-    let sql = "SELECT w.n, m.row, EXISTS (SELECT 1 FROM mstore.mark k WHERE k.collection = $1 AND k.id = w.id AND k.branch_id IN (w.b, '*', '')) AS is_marked
-        FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS w(m, b, id, n)
-        LEFT JOIN mstore.head h ON h.merchant_id = w.m AND h.branch_id = w.b
-        LEFT JOIN mstore.mirror m ON m.head = h.n AND m.collection = $1 AND m.id = w.id";
-    let mirror: BTreeMap<i64, (Option<String>, bool)> = client
-        .query(sql, &[&collection, &merchants, &branches, &ids])
-        .await?
-        .iter()
-        .map(|row| (row.get(0), (row.get(1), row.get(2))))
-        .collect();
+    let stored: BTreeMap<i64, String> =
+        client.query(STORED, &[&collection, &merchants, &branches, &ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
     let differs = |at: &usize| {
-        let (text, is_marked) = i64::try_from(at + 1).ok().and_then(|n| mirror.get(&n)).cloned().unwrap_or_default();
-        !is_marked
-            && match &found[*at] {
-                Found::Is(row) => text.as_deref() != Some(&**row),
-                Found::Gone => text.is_some(),
-                // Whoever sequences tells about it, once.
-                Found::Bad(_) => true,
-            }
+        let text = i64::try_from(at + 1).ok().and_then(|n| stored.get(&n));
+        match &found[*at] {
+            Found::Is(row) => text.map(String::as_str) != Some(&**row),
+            Found::Gone | Found::Expired => text.is_some(),
+            // Whoever sequences tells about it, once.
+            Found::Bad(_) => true,
+        }
     };
-    let marked: Vec<usize> = (0..places.len()).filter(differs).collect();
+    let differing: Vec<usize> = (0..places.len()).filter(differs).collect();
+    let known = marked(client, collection, &differing.iter().map(|at| ids[*at]).collect::<Vec<_>>()).await?;
+    let is_new = |at: &usize| ![branches[*at], "*", ""].iter().any(|branch| known.contains(&(ids[*at].to_owned(), (*branch).to_owned())));
+    let marked: Vec<usize> = differing.into_iter().filter(is_new).collect();
     let differing = marked.iter().filter(|at| !matches!(found[**at], Found::Bad(_))).count();
     let pick = |of: &[&str]| -> Vec<String> { marked.iter().map(|at| of[*at].to_owned()).collect() };
     let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id) SELECT $1, w.m, w.b, w.id FROM unnest($2::text[], $3::text[], $4::text[]) AS w(m, b, id)";
@@ -156,4 +189,13 @@ async fn compare(client: &impl GenericClient, registered: &Registered, places: &
         client.execute(sql, &[&collection, &pick(&merchants), &pick(&branches), &pick(&ids)]).await?;
     }
     Ok(Swept { compared: places.len() as u64, differing: differing as u64, next: None })
+}
+
+/// Which of these rows have marks already, and of which branches.
+async fn marked(client: &impl GenericClient, collection: &str, ids: &[&str]) -> Result<BTreeSet<(String, String)>, AttachError> {
+    if ids.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let rows = client.query(MARKED, &[&collection, &ids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

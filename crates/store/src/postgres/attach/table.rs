@@ -84,6 +84,9 @@ pub struct Column {
     pub not_null: bool,
     /// Whether the database computes it.
     pub generated: bool,
+    /// The labels of an enumeration: renaming one changes rows and fires nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 /// A foreign key.
@@ -132,6 +135,9 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Its unique keys, the primary key first; each of its columns in order.
     pub keys: Vec<Vec<String>>,
+    /// The columns of its indexes, unique or not, in order.
+    #[serde(default)]
+    pub indexes: Vec<Vec<String>>,
     /// Its foreign keys.
     pub references: Vec<Reference>,
     /// Its partitions and inheriting tables, of every level.
@@ -152,6 +158,23 @@ impl Table {
     pub fn row_key(&self) -> Option<&[String]> {
         let whole = |key: &&Vec<String>| key.iter().all(|name| self.column(name).is_some_and(|column| column.not_null));
         self.keys.iter().find(whole).map(Vec::as_slice)
+    }
+
+    /// Whether an index over all of its rows finds them by a unique key. Inheriting tables have indexes of their own, or none; a view has what it is made of.
+    pub fn is_found_by_key(&self) -> bool {
+        match self.kind {
+            Kind::Table => self.parts.is_empty(),
+            Kind::Partitioned => true,
+            Kind::View | Kind::Materialised | Kind::Foreign => false,
+        }
+    }
+
+    /// Whether an index begins with these columns, in whatever order.
+    pub fn is_indexed_by(&self, columns: &[&str]) -> bool {
+        let begins = |index: &Vec<String>| {
+            index.get(..columns.len()).is_some_and(|first| columns.iter().all(|name| first.iter().any(|own| own == name)))
+        };
+        self.is_found_by_key() && self.indexes.iter().any(begins)
     }
 
     /// Whether at most one row can have these values in these columns.

@@ -54,14 +54,19 @@ fn function(collection: &str, n: usize) -> String {
     format!("{}{n}", function_prefix(collection))
 }
 
-/// How the names of a collection's functions begin: within PostgreSQL's 63 bytes, of which a trigger's suffix takes some.
+/// How the names of a collection's functions begin.
 pub(super) fn function_prefix(collection: &str) -> String {
+    format!("capture_{}_", short(collection))
+}
+
+/// A collection's name within PostgreSQL's 63 bytes, of which a trigger's prefix and suffix take some.
+pub(super) fn short(collection: &str) -> String {
     use sha2::{Digest as _, Sha256};
     if collection.len() <= 36 {
-        return format!("capture_{collection}_");
+        return collection.to_owned();
     }
     let hash = Sha256::digest(collection.as_bytes());
-    format!("capture_{}_{:02x}{:02x}{:02x}{:02x}_", &collection[..26], hash[0], hash[1], hash[2], hash[3])
+    format!("{}_{:02x}{:02x}{:02x}{:02x}", &collection[..26], hash[0], hash[1], hash[2], hash[3])
 }
 
 /// Marks of the collection's own table.
@@ -82,7 +87,7 @@ fn own(source: &Source) -> String {
         // A row whose branch is not there yet, or NULL, is looked at by whoever sequences.
         Some(branch) => format!(
             "SELECT {name}, coalesce(b.merchant_id, ''), coalesce(b.branch_id, ''), {id} FROM {{rows}} AS {OWN}
-      LEFT JOIN mstore.branch AS b ON b.merchant_id = {} AND b.branch_id = {branch}",
+      LEFT JOIN LATERAL (SELECT b.merchant_id, b.branch_id FROM mstore.branch AS b WHERE b.merchant_id = {} AND b.branch_id = {branch} OFFSET 0) AS b ON true",
             source.merchant
         ),
     }
@@ -101,7 +106,7 @@ fn of_related(source: &Source, related: &Related) -> String {
         let branch = format!("mstore.segment({})", key::text_sql(OWN, branch));
         return format!(
             "SELECT {name}, b.merchant_id, b.branch_id, {id} FROM {{rows}} AS {OWN}
-      JOIN mstore.branch AS b ON b.merchant_id = {} AND b.branch_id = {branch}",
+      CROSS JOIN LATERAL (SELECT b.merchant_id, b.branch_id FROM mstore.branch AS b WHERE b.merchant_id = {} AND b.branch_id = {branch} OFFSET 0) AS b",
             source.merchant
         );
     }
@@ -109,14 +114,15 @@ fn of_related(source: &Source, related: &Related) -> String {
 }
 
 impl Capture {
-    /// The statement that makes the function.
+    /// The statement that makes the function. A session plans it once, perhaps when there was one branch, and keeps the plan: `enable_seqscan` and OFFSET 0
+    /// make it look branches up by their key.
     pub(super) fn function_sql(&self) -> String {
         let insert = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id)";
         // A NULL id would fail the writer; no row can have the empty one.
         let marks = |select: String| format!("{insert}\n    SELECT c, m, b, i FROM ({select}) AS s(c, m, b, i) WHERE i IS NOT NULL");
         let of = |rows: &str| self.select.replace("{rows}", rows);
         format!(
-            "CREATE OR REPLACE FUNCTION mstore.{}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, mstore, pg_temp AS $mstore$
+            "CREATE OR REPLACE FUNCTION mstore.{}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, mstore, pg_temp SET enable_seqscan = off AS $mstore$
 BEGIN
   IF TG_OP = 'UPDATE' THEN
     {};

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, future::Future, sync::Mutex};
 use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
 use futures_util::future::{self, Either};
 use mstore_protocol::{
-    Currency, DeviceId, EventRequest, MerchantId, Money, OperationId, Quantity, StockTarget, Timestamp, Verdict, VerdictStatus,
+    Currency, DeviceId, EventRequest, MerchantId, Money, OperationId, PersonalData, Quantity, StockAuthority, StockTarget, Timestamp,
+    Verdict, VerdictStatus,
 };
 use mstore_rig::{Database, Postgres, Program, have};
 use serde_json::{Value, json};
@@ -29,11 +30,16 @@ use crate::{
 struct Prompt {
     waiters: Arc<Waiters>,
     next: Mutex<u64>,
+    personal: PersonalData,
 }
 
 impl Sequencing for Prompt {
     fn now(&self) -> Timestamp {
         Timestamp::parse("2026-11-22T06:41:00.000Z").unwrap()
+    }
+
+    fn personal_data(&self) -> &PersonalData {
+        &self.personal
     }
 
     fn owned(&self) -> Shards {
@@ -128,6 +134,12 @@ async fn put_merchant(server: &Server, stock_policy: StockPolicy) {
     server.write(SourceWrite::PutMerchant(merchant)).await.unwrap();
 }
 
+async fn put_decided_elsewhere(server: &Server) {
+    let (currency, stock_authority) = (Currency::parse("IDR").unwrap(), StockAuthority::Backend);
+    let merchant = Merchant { merchant: merchant(), name: "M".into(), currency, stock_policy: StockPolicy::Warn, stock_authority };
+    server.write(SourceWrite::PutMerchant(merchant)).await.unwrap();
+}
+
 fn merchant() -> MerchantId {
     MerchantId::parse("m").unwrap()
 }
@@ -188,7 +200,8 @@ macro_rules! tests {
 
 tests! {
     an_operation_sent_to_two_servers_is_accepted_once the_last_item_is_oversold_once a_blocked_adjustment_passes_once
-    transfers_that_cross_end a_claim_is_redeemed_once a_sku_goes_to_one_product an_event_is_taken_once a_lost_connection_is_replaced
+    transfers_that_cross_end a_claim_is_redeemed_once a_sku_goes_to_one_product an_event_is_taken_once
+    an_event_for_another_branch_waits_for_the_upload_that_it_names a_lost_connection_is_replaced
     what_cannot_be_kept_is_refused_by_itself a_change_without_effect_leaves_nothing a_busy_branch_leaves_connections_to_others
 }
 
@@ -284,6 +297,53 @@ mod races {
         }
         assert_eq!(stock(database, "a"), format!("{0} {0}", (ROUNDS - 1) * 1000));
         assert_eq!(database.psql("SELECT count(*) FROM mstore.named_operation"), ROUNDS.to_string());
+    }
+
+    /// The upload stands still where it has looked for the event and written its operation; the event comes for a branch that it does not lock.
+    pub(super) async fn an_event_for_another_branch_waits_for_the_upload_that_it_names(
+        database: &Database<'_>,
+        one: &Server,
+        two: &Server,
+    ) {
+        const GATE: &str = "SELECT pg_advisory_lock(77)";
+        put_decided_elsewhere(one).await;
+        database.psql(
+            "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(77); RETURN NULL; END $$;
+             CREATE TRIGGER gate AFTER INSERT ON mstore.operation FOR EACH ROW EXECUTE FUNCTION gate()",
+        );
+        let (gate, connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        gate.batch_execute(GATE).await.unwrap();
+        let waiting = async |locks: i64| {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            let looked = async {
+                while gate.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) < locks {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(Duration::from_secs(20), looked).await.unwrap();
+        };
+        let sale = sale(1);
+        let event: EventRequest = serde_json::from_value(json!({"type": "product_stock_updated", "idempotency_key": "k", "version": 1,
+            "product_id": "p", "stock": "1", "ops": [sale["id"]]}))
+        .unwrap();
+        let operations = [sale];
+        let told = async {
+            waiting(1).await;
+            let written = two.write(SourceWrite::Event { key: key("b"), event: Box::new(event) });
+            tokio::pin!(written);
+            tokio::select! {
+                done = &mut written => panic!("the event did not wait for the upload: {done:?}"),
+                () = waiting(2) => {}
+            }
+            gate.batch_execute("SELECT pg_advisory_unlock(77)").await.unwrap();
+            written.await
+        };
+        let (verdicts, written) = tokio::join!(one.accept("a", "till", &operations), told);
+        assert_eq!((verdicts.unwrap()[0].status, written.unwrap().duplicate), (VerdictStatus::Accepted, false));
+        assert_eq!(database.psql("SELECT count(*) FROM mstore.operation WHERE awaits_event = 1"), "0");
+        assert_eq!(database.psql("SELECT branch_id FROM mstore.named_operation ORDER BY 1"), "a\nb");
+        assert_eq!(database.psql("SELECT count(*) FROM mstore.event_operation"), "0");
     }
 
     pub(super) async fn a_lost_connection_is_replaced(database: &Database<'_>, one: &Server, _: &Server) {

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use deadpool_postgres::Object;
+use futures_util::TryStreamExt as _;
 use mstore_protocol::BranchKey;
-use tokio_postgres::{Error, Row};
+use tokio_postgres::{Error, Row, RowStream};
 
 use super::super::{
     mirror::{columns, count},
@@ -170,17 +171,20 @@ async fn many(client: &Object, ask: &Ask<'_>, confirmed: &BTreeSet<BranchKey>) -
     }
     let statement = client.prepare_cached(OF_BRANCHES).await?;
     let (merchants, branches) = columns(taken.branches.keys());
-    let rows = client.query(&statement, &[&merchants, &branches]).await?;
-    add(&mut taken, &rows);
+    let rows = client.query_raw(&statement, [&merchants, &branches]).await?;
+    add(&mut taken, rows).await?;
     Ok(taken)
 }
 
-fn add(taken: &mut Taken, rows: &[Row]) {
-    for row in rows {
-        if let Some(places) = key_of(row).and_then(|key| taken.branches.get_mut(&key)) {
+/// Row by row: a branch may have a million of them.
+async fn add(taken: &mut Taken, rows: RowStream) -> Result<(), Error> {
+    tokio::pin!(rows);
+    while let Some(row) = rows.try_next().await? {
+        if let Some(places) = key_of(&row).and_then(|key| taken.branches.get_mut(&key)) {
             places.insert((row.get(2), row.get(3)));
         }
     }
+    Ok(())
 }
 
 /// Merchant-wide marks count for each branch that was not visited since, beside its own.
@@ -201,9 +205,8 @@ async fn add_stars(client: &Object, ask: &Ask<'_>, taken: &mut Taken) -> Result<
     let concerned: Vec<&BranchKey> = taken.branches.keys().filter(|key| taken.merchants.contains(key.merchant.as_str())).collect();
     let (merchants, branches) = columns(concerned);
     let statement = client.prepare_cached(OF_STARS).await?;
-    let rows = client.query(&statement, &[&merchants, &branches]).await?;
-    add(taken, &rows);
-    Ok(())
+    let rows = client.query_raw(&statement, [&merchants, &branches]).await?;
+    add(taken, rows).await
 }
 
 /// How much fits into a transaction: at least one branch.

@@ -51,8 +51,14 @@ const BALANCE_EVERY: Duration = Duration::from_millis(400);
 const CLEAN_EVERY: Duration = Duration::from_millis(100);
 /// Pauses after failures grow up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// A look for marks may cost this share of the time between two of them.
-const LOOK_SHARE: u32 = 20;
+/// The pause between two looks for marks is this many times as long as a look took, at least: while there is traffic, a write must not wait for long.
+const PAUSE_PER_LOOK: u32 = 2;
+/// The same when it has been calm for a while.
+const CALM_PAUSE_PER_LOOK: u32 = 20;
+/// A round of more rows than this may keep us busy for longer than the database otherwise waits for a server that says nothing.
+const LARGE_ROUND_ROWS: usize = 5_000;
+/// So an import is not undone and begun again for ever on a slow machine; a server that freezes in the middle of one is waited for that long.
+const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
 /// The sequencer's state; all of it but what is on its way can be read from the database again.
 pub(super) struct Sequencer {
@@ -176,8 +182,10 @@ impl Sequencer {
         if had_traffic {
             return config.poll_min;
         }
-        let calm = if self.last_traffic.elapsed() > config.poll_calm { (poll * 2).min(config.poll_max) } else { poll };
-        calm.max((cost * LOOK_SHARE).min(Duration::from_secs(1)))
+        let is_calm = self.last_traffic.elapsed() > config.poll_calm;
+        let (pause, per_look) =
+            if is_calm { ((poll * 2).min(config.poll_max), CALM_PAUSE_PER_LOOK) } else { (config.poll_min, PAUSE_PER_LOOK) };
+        pause.max((cost * per_look).min(Duration::from_secs(1)))
     }
 
     fn failed(&mut self, trouble: Trouble, failures: u32) -> Duration {
@@ -361,6 +369,9 @@ impl Sequencer {
         let mut taken = marks::take(client, &ask, new, is_thorough).await?;
         for key in self.unalarmed.keys() {
             taken.branches.remove(key);
+        }
+        if taken.branches.values().map(BTreeSet::len).sum::<usize>() > LARGE_ROUND_ROWS {
+            client.batch_execute(PATIENT).await?;
         }
         let names: Vec<BranchKey> = taken.branches.keys().cloned().collect();
         let outbox_per_branch_max = self.shared.config.outbox_per_branch_max;

@@ -23,6 +23,8 @@ use crate::{OutboxEntry, OutboxMessage, cases::alarms};
 
 /// Rows written by one statement.
 const ROWS_PER_STATEMENT: usize = 5_000;
+/// Rows written without waiting for each other's answer.
+const ROWS_ON_THEIR_WAY: usize = 4 * ROWS_PER_STATEMENT;
 /// The alarm of a mass deletion.
 const HELD: &str = "mass_delete_held";
 
@@ -59,7 +61,12 @@ impl Writes<'_> {
         let changed: Vec<(&HeadEntry, &[Collection])> =
             self.branches.iter().filter_map(|branch| Some((&branch.entry, &branch.commit.as_ref()?.changed[..]))).collect();
         let mut statements: Vec<Statement<'_>> = Vec::new();
-        for chunk in changes.chunks(ROWS_PER_STATEMENT) {
+        // Of many rows the first go one statement after the other: on their way all together they would be in memory once more.
+        let (first, last) = changes.split_at(changes.len().saturating_sub(ROWS_ON_THEIR_WAY));
+        for chunk in first.chunks(ROWS_PER_STATEMENT) {
+            mirror::write(self.client, chunk).await?;
+        }
+        for chunk in last.chunks(ROWS_PER_STATEMENT) {
             statements.push(mirror::write(self.client, chunk).boxed());
         }
         statements.push(self.heads().boxed());

@@ -1,12 +1,12 @@
 //! Marks as the sequencer takes them: which branches have any, what the rows behind them come to, and that they are done with.
 
 use mstore_engine::sequence::{self, Difference};
-use mstore_protocol::{BranchKey, OperationId, Timestamp};
+use mstore_protocol::{BranchKey, OperationId};
 use rusqlite::Connection;
 
 use super::{
     super::mirror::{self, HeadEntry},
-    Compared, compare,
+    Compared, Within, compare,
 };
 use crate::{StoreError, cases::alarms};
 
@@ -58,7 +58,8 @@ pub(super) struct Marked {
 }
 
 /// Compares every marked row of a branch.
-pub(super) fn differences(conn: &Connection, entry: &HeadEntry, key: &BranchKey, now: Timestamp) -> Result<Marked, StoreError> {
+pub(super) fn differences(within: Within<'_>, entry: &HeadEntry, key: &BranchKey) -> Result<Marked, StoreError> {
+    let Within { conn, config, now } = within;
     let sql = "SELECT DISTINCT collection, id FROM mark WHERE merchant_id = ?1 AND branch_id = ?2 ORDER BY collection, id";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([key.merchant.as_str(), key.branch.as_str()])?;
@@ -78,7 +79,7 @@ pub(super) fn differences(conn: &Connection, entry: &HeadEntry, key: &BranchKey,
             marked.named.extend(OperationId::parse(id));
             continue;
         }
-        let compared = compare(conn, entry, key, collection, id)?;
+        let compared = compare(conn, entry, key, (collection, id), &config.personal_data)?;
         let is_bad = matches!(compared, Compared::Bad(_));
         for (alarm, ..) in quarantined.iter().filter(|(_, of, row)| !is_bad && of == collection && row.as_deref() == Some(id)) {
             alarms::clear_one(conn, now, *alarm)?;

@@ -137,13 +137,19 @@ fn of_role(field: &str, column: &Column, notes: &mut Notes) -> Field {
             note(notes, text);
             field
         }
-        "stock" | "quantity" | "reorder_level" => quantity(ColumnName::own(&column.name)),
-        "updated_at" | "recorded_at" | "occurred_at" | "is_active" | "track_stock" | "lines" | "tenders" => {
+        "stock" | "quantity" | "reorder_level" => or(column, "0", quantity(ColumnName::own(&column.name))),
+        "is_active" => or(column, true, of),
+        "updated_at" | "recorded_at" | "occurred_at" | "track_stock" | "lines" | "tenders" => {
             note(notes, zone_note(column));
             of
         }
         _text => Field { becomes: (column.family != Family::Text).then_some(As::Text), ..of },
     }
+}
+
+/// What every till expects to be there, where the column may be NULL.
+fn or(column: &Column, value: impl Into<serde_json::Value>, field: Field) -> Field {
+    Field { value: (!column.not_null).then(|| value.into()), ..field }
 }
 
 /// A quantity of a column.

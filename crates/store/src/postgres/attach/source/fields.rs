@@ -26,8 +26,8 @@ pub(in super::super) enum Value {
     Id,
     /// Always this JSON.
     Constant(String),
-    /// A value of the query.
-    Column { at: usize, convert: Convert },
+    /// A value of the query; this JSON where it is NULL, if there is one for that.
+    Column { at: usize, convert: Convert, otherwise: Option<String> },
 }
 
 /// Checks the fields; gives them sorted by name, and the expressions that they need.
@@ -51,9 +51,6 @@ fn value(scope: &Scope<'_>, field: &Field, currency: Currency, values: &mut Vec<
         let constant = field.value.clone().unwrap_or_default();
         return Ok(Value::Constant(constant.to_string()));
     };
-    if field.value.is_some() {
-        return Err("either a column or a value".into());
-    }
     let (alias, column) = scope.column(name)?;
     let becomes = field.becomes.map_or_else(|| default(column), Ok)?;
     let expression = expression(&alias, column, becomes, field.zone.as_deref())?;
@@ -80,7 +77,7 @@ fn value(scope: &Scope<'_>, field: &Field, currency: Currency, values: &mut Vec<
             Convert::Money { currency, minor: field.minor, round: field.round }
         }
     };
-    Ok(Value::Column { at, convert })
+    Ok(Value::Column { at, convert, otherwise: field.value.as_ref().map(ToString::to_string) })
 }
 
 fn push(values: &mut Vec<String>, expression: String) -> usize {

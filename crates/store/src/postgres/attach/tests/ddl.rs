@@ -20,7 +20,7 @@ impl Foreign {
         let attached = Attached::load(self.client()).await.unwrap();
         let (mut at, mut compared, mut differing) = (None, 0, 0);
         loop {
-            let swept = sweep::slice(self.client(), &attached, at, 3).await.unwrap();
+            let swept = sweep::slice(self.client(), &attached, &PersonalData::default(), at, 3).await.unwrap();
             (compared, differing) = (compared + swept.compared, differing + swept.differing);
             let Some(next) = swept.next else { return (compared, differing) };
             let text = next.to_string();
@@ -156,7 +156,7 @@ async fn installing_waits_for_writers_without_stopping_them() {
     let mapping = foreign.propose().await.mapping;
     let plan = foreign.attacher.plan(mapping).await.unwrap();
     let installing = tokio::spawn(async move {
-        foreign.attacher.install(&plan, &mut |_: Progress| {}).await.unwrap();
+        foreign.attacher.install(&plan, None, &mut |_: Progress| {}).await.unwrap();
         foreign
     });
     // While it tries, another writer gets through, and so does the first.

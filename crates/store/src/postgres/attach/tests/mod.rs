@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod ddl;
+mod hostile;
 mod nasty;
 mod northwind;
+mod plans;
 mod shop;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mstore_protocol::BranchKey;
+use mstore_protocol::{BranchKey, PersonalData};
 use mstore_rig::{Database, Postgres, Program, have};
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -59,7 +61,7 @@ impl Foreign {
 
     async fn install(&mut self, mapping: Mapping) {
         let plan = self.attacher.plan(mapping).await.unwrap();
-        self.attacher.install(&plan, &mut |_: Progress| {}).await.unwrap();
+        self.attacher.install(&plan, None, &mut |_: Progress| {}).await.unwrap();
     }
 
     /// Proposes and installs what is proposed.
@@ -92,7 +94,7 @@ impl Foreign {
         for (collection, wants) in by_collection {
             let Some(registered) = attached.collection(&collection) else { continue };
             let asked: Vec<(&BranchKey, &str)> = wants.iter().map(|(key, id)| (key, id.as_str())).collect();
-            let found = rows::read(client, &registered.source, &asked).await.unwrap();
+            let found = rows::read(client, &registered.source, &asked, &PersonalData::default()).await.unwrap();
             for ((key, id), found) in wants.into_iter().zip(found) {
                 taken.insert((key.branch.as_str().to_owned(), collection.clone(), id), found);
             }
@@ -110,7 +112,7 @@ impl Foreign {
             self.client().execute(sql, &[branch]).await.unwrap();
             let text = match found {
                 Found::Is(text) => Some(&**text),
-                Found::Gone => None,
+                Found::Gone | Found::Expired => None,
                 Found::Bad(_) => continue,
             };
             let sql = "INSERT INTO mstore.mirror (head, collection, id, seq, bucket, row) SELECT n, $2, $3, 1, 0, $4 FROM mstore.head WHERE branch_id = $1
@@ -146,6 +148,7 @@ fn marked(rows: &Rows) -> Vec<String> {
     let sign = |found: &Found| match found {
         Found::Is(_) => '+',
         Found::Gone => '-',
+        Found::Expired => '<',
         Found::Bad(_) => '!',
     };
     rows.iter().map(|((branch, collection, id), found)| format!("{}{branch} {collection} {id}", sign(found))).collect()
