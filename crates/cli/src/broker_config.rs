@@ -72,11 +72,14 @@ impl ExternalBroker {
         }))
     }
 
-    /// Reads the files.
-    pub(crate) fn load(&self, env: &Env) -> Result<ExternalConfig, Wrong> {
+    /// Reads the files. Servers of a shared database have client ids of their own unless they are told: with the same one they would end each other's
+    /// connections.
+    pub(crate) fn load(&self, env: &Env, is_shared: bool) -> Result<ExternalConfig, Wrong> {
         let mut config = ExternalConfig::new(self.url.clone(), env.clone());
-        if let Some(id) = &self.client_id {
-            config.client_id.clone_from(id);
+        match &self.client_id {
+            Some(id) => config.client_id.clone_from(id),
+            None if is_shared => config.client_id = format!("{}-{:08x}", config.client_id, rand::random::<u32>()),
+            None => {}
         }
         config.login = login("broker_password_file", self.login.as_ref())?;
         config.canary = login("broker_canary_password_file", self.canary.as_ref())?;
@@ -134,8 +137,18 @@ mod tests {
         let mut external = check(&[("broker", "mqtt://x"), ("broker_username", "me"), ("broker_password_file", "f")]).unwrap().unwrap();
         let env = Env::parse("dev").unwrap();
         external.login = Some(("me".into(), file));
-        assert_eq!(external.load(&env).unwrap().login.unwrap().password, "two words");
+        assert_eq!(external.load(&env, false).unwrap().login.unwrap().password, "two words");
         external.login = Some(("me".into(), dir.path().join("none")));
-        assert_eq!(external.load(&env).unwrap_err().0, "broker_password_file");
+        assert_eq!(external.load(&env, false).unwrap_err().0, "broker_password_file");
+    }
+
+    #[test]
+    fn servers_of_one_database_have_client_ids_of_their_own() {
+        let id =
+            |settings: &[_], is_shared| check(settings).unwrap().unwrap().load(&Env::parse("dev").unwrap(), is_shared).unwrap().client_id;
+        let unnamed = [("broker", "mqtt://x")];
+        assert_eq!(id(&unnamed, false), "mstore-backend-dev");
+        assert_ne!(id(&unnamed, true), id(&unnamed, true));
+        assert_eq!(id(&[("broker", "mqtt://x"), ("broker_client_id", "one")], true), "one");
     }
 }

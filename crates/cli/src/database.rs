@@ -45,8 +45,10 @@ pub(crate) async fn open(config: &Config, data: &DataDir, server_url: String) ->
         return Ok(Opened { store, name: path.display().to_string() });
     };
     let broker = config.broker.as_ref().map(ExternalBroker::url).unwrap_or_default();
+    let server_name = data.server_name().map_err(|error| Failure::unavailable(error.to_string()))?;
     let settings = PgConfig {
         server_url,
+        server_name,
         broker,
         transaction_window_days: config.retention.transaction_window_days,
         tombstone_keep_days: config.retention.deletion_keep_days,

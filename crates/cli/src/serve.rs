@@ -77,7 +77,7 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
 
 fn broker(config: &Config) -> Result<BrokerConfig, Failure> {
     if let Some(external) = &config.broker {
-        let loaded = external.load(&config.env).map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
+        let loaded = external.load(&config.env, config.database.is_some()).map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
         return Ok(loaded.into());
     }
     let tls = config.tls.clone().map(|(cert, key)| TlsListen { addr: config.mqtt_listen, cert, key });

@@ -72,7 +72,11 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "mqtt_listen", default: "", doc: "MQTT address; empty: 127.0.0.1:1883, or 8883 with TLS" },
     Setting { key: "ws_listen", default: "127.0.0.1:8083", doc: "MQTT over WebSocket address" },
     Setting { key: "broker", default: "embedded", doc: "embedded, or the URL of a broker: mqtt://host:port, mqtts://host:port" },
-    Setting { key: "broker_client_id", default: "", doc: "our client id at an external broker; empty: mstore-backend-ENV" },
+    Setting {
+        key: "broker_client_id",
+        default: "",
+        doc: "our client id at an external broker; empty: mstore-backend-ENV, with a database another one at each start",
+    },
     Setting { key: "broker_username", default: "", doc: "our account at an external broker" },
     Setting { key: "broker_password_file", default: "", doc: "file with its password" },
     Setting { key: "broker_ca", default: "", doc: "authorities of an mqtts:// broker, PEM file; empty: the system's" },

@@ -13,6 +13,7 @@ use crate::{AdminToken, MasterKey, Secrets};
 const LOCK_FILE: &str = "lock";
 const MASTER_KEY_FILE: &str = "master.key";
 const ADMIN_TOKEN_FILE: &str = "admin.token";
+const SERVER_NAME_FILE: &str = "server.name";
 const DATABASE_FILE: &str = "mstore.db";
 
 /// An opened data directory; the lock ends when it is dropped.
@@ -101,6 +102,19 @@ impl DataDir {
     /// Where the admin token can be read.
     pub fn admin_token_path(&self) -> PathBuf {
         self.path.join(ADMIN_TOKEN_FILE)
+    }
+
+    /// The name of this directory's server among those of a shared database, the same at every start; made on first use. It protects nothing: one that cannot
+    /// be read is made anew.
+    pub fn server_name(&self) -> Result<String, DataDirError> {
+        let path = self.path.join(SERVER_NAME_FILE);
+        let kept = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+        if !kept.is_empty() && kept.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(kept);
+        }
+        let name = format!("{:016x}", rand::random::<u64>());
+        write_new(&path, &name).map_err(|source| DataDirError::NotWritable { path, source })?;
+        Ok(name)
     }
 
     /// Both secrets.
@@ -196,6 +210,9 @@ mod tests {
         let second = DataDir::open(&path).unwrap();
         assert!(!second.created());
         assert_eq!(second.admin_token().reveal(), token);
+        let name = second.server_name().unwrap();
+        drop(second);
+        assert_eq!(DataDir::open(&path).unwrap().server_name().unwrap(), name);
     }
 
     #[cfg(unix)]

@@ -252,6 +252,11 @@ impl Publisher {
             if id <= self.place.last_id {
                 continue;
             }
+            // This server may have stood still since: somebody else may be publishing. What is still ours is in the outbox.
+            if !self.store.owns(&key) {
+                self.place.read_outbox = true;
+                return Ok(());
+            }
             match message {
                 OutboxMessage::Frame { collection, payload } => {
                     let topic = Topic::updates(&self.scope(&key), &collection).to_string();

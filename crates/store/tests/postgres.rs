@@ -3,12 +3,18 @@
 
 mod conformance;
 
+use std::time::{Duration, Instant};
+
 use conformance::{
     Fixture, TestClock,
     fixture::{branch, product},
 };
+use mstore_protocol::{Code, VerdictStatus};
 use mstore_rig::{Database, Postgres, Program, have, psql};
-use mstore_store::postgres::{PgConfig, PgStore};
+use mstore_store::{
+    StoreError,
+    postgres::{PgConfig, PgStore},
+};
 
 store_conformance!(postgres, make);
 
@@ -41,8 +47,16 @@ async fn shop() -> Option<(Fixture, Database<'static>)> {
 }
 
 async fn on(database: &Database<'static>, clock: TestClock) -> Fixture {
-    let url = database.url();
-    let store = PgStore::open(PgConfig::new(&url, clock.as_fn())).await.unwrap();
+    at(database.url(), clock).await
+}
+
+async fn at(url: String, clock: TestClock) -> Fixture {
+    with(PgConfig::new(url, clock.as_fn()), clock).await
+}
+
+async fn with(config: PgConfig, clock: TestClock) -> Fixture {
+    let url = config.url.clone();
+    let store = PgStore::open(config).await.unwrap();
     let sql = Box::new(move |statements: &str| {
         psql(&url, &format!("SET search_path = mstore; {statements}"));
     });
@@ -113,9 +127,9 @@ async fn rows_that_a_policy_hides_from_us_are_not_deleted_on_devices() {
 
 /// Waits for something that comes by itself.
 async fn wait_for(mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so().await {
-        assert!(std::time::Instant::now() < deadline, "it does not come");
+        assert!(Instant::now() < deadline, "it does not come");
         tokio::task::yield_now().await;
     }
 }
@@ -172,6 +186,96 @@ async fn two_servers_share_the_branches_and_answer_for_each_other() {
     }
     two.deliver("a", "p", "1").await;
     assert_eq!(two.head("a").await.seq, seqs.0 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_wakes_the_server_that_sequences_its_branch() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("wake");
+    // Whoever waits for a sequencer to look by itself waits for long.
+    let look = Duration::from_secs(2);
+    let slow = |clock: &TestClock| PgConfig { poll_min: look, poll_max: look, ..PgConfig::new(database.url(), clock.as_fn()) };
+    let clock = TestClock::new();
+    let one = with(slow(&clock), clock.clone()).await.shop().await;
+    let two = with(slow(&clock), clock.clone()).await;
+    one.put_ids(&["p"]).await;
+    wait_for(async || ["a", "b"].iter().all(|at| one.store.owns(&branch(at)) != two.store.owns(&branch(at)))).await;
+    let begun = Instant::now();
+    let writes = 40_u32;
+    for n in 0..writes / 4 {
+        for (f, at) in [(&one, "a"), (&two, "b"), (&one, "b"), (&two, "a")] {
+            assert_eq!(f.deliver(at, "p", "1").await.seqs.len(), 1, "{n}");
+        }
+    }
+    assert!(begun.elapsed() < look * writes / 4, "nobody is woken: {:?}", begun.elapsed());
+}
+
+/// Somebody who keeps every sequencer from making a commit until he commits himself.
+async fn standstill(url: &str) -> tokio_postgres::Client {
+    let (somebody, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    somebody.batch_execute("BEGIN; LOCK TABLE mstore.commit_log IN SHARE MODE").await.unwrap();
+    somebody
+}
+
+/// How many writes are committed, answered by the database, and wait to be sequenced.
+const WAITING: &str =
+    "SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND query = 'COMMIT')
+    THEN 0 ELSE (SELECT count(DISTINCT xid) FROM mstore.mark WHERE branch_id <> '*') END";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_write_is_answered_whatever_becomes_of_connections() {
+    let Some((one, database)) = shop().await else { return };
+    let two = on(&database, one.clock.clone()).await;
+    let is_settled = |at: &str| one.store.owns(&branch(at)) != two.store.owns(&branch(at));
+    wait_for(async || is_settled("a") && is_settled("b")).await;
+    let somebody = standstill(&database.url()).await;
+    // Each server has writes that it sequences itself, or that the other one does.
+    let writes = async {
+        tokio::join!(one.deliver("a", "p", "1"), one.deliver("b", "p", "1"), two.deliver("a", "p", "1"), two.deliver("b", "p", "1"))
+    };
+    let meanwhile = async {
+        wait_for(async || database.psql(WAITING) == "4").await;
+        let ours = "datname = current_database() AND application_name = 'mstore-sync'";
+        psql(&database.superuser_url(), &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}"));
+        let sequencers = format!("SELECT count(*) FROM pg_stat_activity WHERE {ours} AND wait_event_type = 'Lock'");
+        wait_for(async || database.psql(&sequencers) != "0").await;
+        somebody.batch_execute("COMMIT").await.unwrap();
+    };
+    tokio::join!(writes, meanwhile);
+    assert_eq!((one.stock("a", "p").await, two.stock("b", "p").await), ("2".into(), "2".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_with_which_the_database_was_lost_is_asked_for_again() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let mut postgres = Postgres::start();
+    let url = postgres.url(&postgres.database("lost").keep());
+    let f = at(url.clone(), TestClock::new()).await.shop().await;
+    f.put_ids(&["p"]).await;
+    let sale = vec![f.sale(1, "p", "1")];
+    let somebody = standstill(&url).await;
+    let meanwhile = async {
+        wait_for(async || psql(&url, WAITING) == "1").await;
+        postgres.kill_9();
+        postgres.start_again();
+    };
+    let (lost, ()) = tokio::join!(f.accept_from("a", "till", "j", 0, sale.clone()), meanwhile);
+    assert!(matches!(&lost, Err(StoreError::Busy { code: Code::Unavailable, .. })), "{lost:?}");
+    drop(somebody);
+    let mut again = Vec::new();
+    wait_for(async || {
+        again = f.accept_from("a", "till", "j", 0, sale.clone()).await.unwrap_or_default();
+        !again.is_empty()
+    })
+    .await;
+    // It was kept: whoever asks again gets the answer that was lost.
+    assert_eq!((again[0].status, again[0].seq), (VerdictStatus::Duplicate, Some(f.head("a").await.seq)));
+    assert_eq!(f.stock("a", "p").await, "-1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

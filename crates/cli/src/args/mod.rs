@@ -167,7 +167,7 @@ pub(crate) struct RetentionArgs {
 /// How to reach an external broker, and what devices are told to reach. Passwords come from files: a command line is public.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ExternalArgs {
-    /// Our client id at an external broker [default: mstore-backend-ENV].
+    /// Our client id at an external broker [default: mstore-backend-ENV; with --database another one at each start].
     #[arg(long, value_name = "ID")]
     pub(crate) broker_client_id: Option<String>,
     /// Our account at an external broker.

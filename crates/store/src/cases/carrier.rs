@@ -4,7 +4,7 @@ use std::future::Future;
 
 use mstore_protocol::{BranchKey, DeviceId, Verdict};
 
-use super::{Seen, Size, Work, alarms, events::Outcome, listing, ops, writes};
+use super::{Case, Seen, Size, Work, alarms, events::Outcome, listing, ops, writes};
 use crate::{AcceptUpload, Listing, Page, SourceWrite, StoreError, Written, sql::Sql};
 
 /// A store as the use cases see it.
@@ -13,7 +13,7 @@ pub(crate) trait Carrier: Send + Sync {
     /// that passes.
     fn carry<T: Send + 'static, R: Send + 'static>(
         &self,
-        size: Size,
+        case: impl Into<Case> + Send,
         run: impl FnMut(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
         finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
     ) -> impl Future<Output = Result<R, StoreError>> + Send;
@@ -28,7 +28,7 @@ pub(crate) trait Carrier: Send + Sync {
 /// Writes to the source tables.
 pub(crate) async fn write(store: &impl Carrier, write: SourceWrite) -> Result<Written, StoreError> {
     let event_at = if let SourceWrite::Event { key, .. } = &write { Some(key.clone()) } else { None };
-    let size = writes::size(&write);
+    let case = writes::case(&write);
     let run = move |work: &mut Work<'_>| writes::perform(work, &write);
     let finish = move |outcome, seen: &Seen| match outcome {
         Outcome::Written => Written { seqs: seen.commits.clone(), duplicate: false, durable_at_us: seen.durable_at_us },
@@ -36,14 +36,14 @@ pub(crate) async fn write(store: &impl Carrier, write: SourceWrite) -> Result<Wr
             Written { seqs: event_at.zip(seq).into_iter().collect(), duplicate: true, durable_at_us: seen.durable_at_us }
         }
     };
-    store.carry(size, run, finish).await
+    store.carry(case, run, finish).await
 }
 
 /// Judges an upload and carries out what it accepts.
 pub(crate) async fn accept(store: &impl Carrier, upload: AcceptUpload) -> Result<Vec<Verdict>, StoreError> {
     let key = upload.key.clone();
-    let size = Size::of(upload.operations.len());
-    store.carry(size, move |work| ops::accept(work, &upload), move |judged, seen| ops::answer(judged, &key, seen)).await
+    let case = Size::of(upload.operations.len()).at(&key);
+    store.carry(case, move |work| ops::accept(work, &upload), move |judged, seen| ops::answer(judged, &key, seen)).await
 }
 
 /// One page of a listing.

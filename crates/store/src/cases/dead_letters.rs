@@ -38,7 +38,7 @@ impl<S: Carrier> DeadLetters for S {
         report: DeadLetterReport,
     ) -> Result<Vec<OperationDecision>, StoreError> {
         let (key, device) = (key.clone(), device.clone());
-        let size = Size::of(report.decided.len());
-        self.carry(size, move |work| ops::settle(work, &key, &device, &report), |decisions, _| decisions).await
+        let case = Size::of(report.decided.len()).at(&key);
+        self.carry(case, move |work| ops::settle(work, &key, &device, &report), |decisions, _| decisions).await
     }
 }

@@ -23,4 +23,4 @@ mod writes;
 
 pub(crate) use carrier::{Carrier, accept, alarm, list, write};
 pub(crate) use closing::close_ledger;
-pub(crate) use work::{Seen, Size, Work};
+pub(crate) use work::{Case, Seen, Size, Work};

@@ -53,7 +53,7 @@ impl<S: Carrier> StockBooks for S {
             duplicate: !is_new,
             durable_at_us: seen.durable_at_us,
         };
-        self.carry(Size::Small, move |work| transfers::receive(work, &at, id), finish).await
+        self.carry(Size::Small.at(&at), move |work| transfers::receive(work, &at, id), finish).await
     }
 
     async fn set_transfer_arrival(&self, merchant: &MerchantId, arrival: TransferArrival) -> Result<(), StoreError> {

@@ -1,6 +1,9 @@
 //! What a use case works with and what it leaves behind for whoever sequences.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use mstore_protocol::{BranchKey, DeviceId, OperationId, PersonalData, Seq, Timestamp};
 
@@ -22,6 +25,26 @@ impl Size {
     /// Of a write with so many items.
     pub(crate) fn of(items: usize) -> Self {
         if items > SMALL_ITEMS_MAX { Self::Large } else { Self::Small }
+    }
+
+    /// Of a case that locks a branch or a merchant from its beginning to its end.
+    pub(crate) fn at(self, locked: impl Display) -> Case {
+        Case { size: self, queue: Some(locked.to_string().into()) }
+    }
+}
+
+/// What is known of a case before it runs.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// How much it changes.
+    pub(crate) size: Size,
+    /// Cases of the same queue come one after the other: running them beside each other gains nothing.
+    pub(crate) queue: Option<Box<str>>,
+}
+
+impl From<Size> for Case {
+    fn from(size: Size) -> Self {
+        Self { size, queue: None }
     }
 }
 

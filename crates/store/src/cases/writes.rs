@@ -2,25 +2,25 @@
 
 use mstore_protocol::{BranchKey, Code, Currency, MerchantId, Money, OperationId, Quantity, Row, StockAuthority, StockTarget};
 
-use super::{Size, Work, admission, events, ledger, ledger::Movement, locks, recipe};
+use super::{Case, Size, Work, admission, events, ledger, ledger::Movement, locks, recipe};
 use crate::{
     InventoryItem, Merchant, MoveKind, Product, RecipeLine, SourceWrite, StockMove, StockPolicy, StoreError,
     sql::{args, damaged},
 };
 
-/// How much a write changes.
-pub(super) fn size(write: &SourceWrite) -> Size {
+/// How much a write changes, and what it locks.
+pub(super) fn case(write: &SourceWrite) -> Case {
     match write {
-        SourceWrite::PutProducts { products, .. } => Size::of(products.len()),
-        SourceWrite::PutInventory { items, .. } => Size::of(items.len()),
-        SourceWrite::MoveStock { moves, .. } => Size::of(moves.len()),
+        SourceWrite::PutProducts { merchant, products } => Size::of(products.len()).at(merchant),
+        SourceWrite::PutInventory { key, items } => Size::of(items.len()).at(key),
+        SourceWrite::MoveStock { key, moves } => Size::of(moves.len()).at(key),
         // A new branch gets the whole catalogue, a confirmed hold may be anything.
-        SourceWrite::PutMerchant(_) | SourceWrite::PutBranch { .. } | SourceWrite::ConfirmHold { .. } => Size::Large,
-        SourceWrite::DeleteProduct { .. }
-        | SourceWrite::PutBranchPrice { .. }
-        | SourceWrite::DeleteInventory { .. }
-        | SourceWrite::PutRecipe { .. }
-        | SourceWrite::Event { .. } => Size::Small,
+        SourceWrite::PutMerchant(merchant) => Size::Large.at(&merchant.merchant),
+        SourceWrite::PutBranch { key, .. } | SourceWrite::ConfirmHold { key } => Size::Large.at(key),
+        SourceWrite::DeleteProduct { merchant, .. } | SourceWrite::PutRecipe { merchant, .. } => Size::Small.at(merchant),
+        SourceWrite::PutBranchPrice { key, .. } | SourceWrite::DeleteInventory { key, .. } | SourceWrite::Event { key, .. } => {
+            Size::Small.at(key)
+        }
     }
 }
 

@@ -17,6 +17,9 @@ pub struct PgConfig {
     pub clock: Clock,
     /// Where other servers and operators reach this server; shown only.
     pub server_url: String,
+    /// This server in all its starts, of which there is never more than one at a time: what the last one held is taken at once, and not when its lease has
+    /// ended. Letters and digits; empty for a server without a memory.
+    pub server_name: String,
     /// The broker that this server publishes to; empty for one of its own. All servers of a database publish to the same one.
     pub broker: String,
     /// Connections that read and carry out writes. Default 8; fewer make requests wait for each other, more than the database's processors gain nothing.
@@ -63,6 +66,7 @@ impl PgConfig {
             url: url.into(),
             clock,
             server_url: String::new(),
+            server_name: String::new(),
             broker: String::new(),
             connections: 8,
             poll_min: Duration::from_millis(1),

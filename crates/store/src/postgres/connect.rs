@@ -16,7 +16,8 @@ use super::{
 
 /// A dead peer is noticed after this time.
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
-/// A session that stands still inside a transaction is ended by the database after this time: a frozen server holds nobody up for longer.
+/// A session that stands still inside a transaction, or takes nothing of an answer, is ended by the database after this time: a frozen server holds nobody
+/// up for longer.
 pub(super) const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(3);
 
 /// Where to and how.
@@ -37,15 +38,17 @@ impl Connector {
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .connect_timeout(TCP_TIMEOUT)
             .tcp_user_timeout(TCP_TIMEOUT)
-            .keepalives_idle(TCP_TIMEOUT);
+            .keepalives_idle(TCP_TIMEOUT)
+            .keepalives_interval(TCP_TIMEOUT);
         if parsed.get_application_name().is_none() {
             parsed.application_name("mstore-sync");
         }
         // row_security off: a policy that would hide rows from us is an error, never a deletion on the devices.
         let begin = format!(
             "SET search_path = mstore; SET row_security = off; SET TimeZone = 'UTC'; SET client_min_messages = warning; SET jit = off; SET extra_float_digits = 1; \
-             SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; SET default_transaction_isolation = 'read committed'",
+             SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; SET tcp_user_timeout = {}; SET default_transaction_isolation = 'read committed'",
             config.lock_timeout.as_millis(),
+            IDLE_IN_TRANSACTION.as_millis(),
             IDLE_IN_TRANSACTION.as_millis(),
         );
         Ok(Self { config: parsed, tls: Tls::new(tls.check, tls.roots.as_deref()).map_err(PgOpenError::Url)?, begin })

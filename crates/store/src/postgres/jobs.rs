@@ -12,16 +12,18 @@ use tokio::{
 };
 
 use super::{
+    life::{LIFE, Life, Xid},
+    queues::Queues,
     seen::{DEVICE_CHANGED, Sequencing, WAKE},
     session::{Session, Trouble},
     snapshot::shard_of,
-    waiters::{Visited, Wait},
+    waiters::{Unseen, Visited, Wait},
 };
 use crate::{
     StoreError,
-    cases::{Seen, Work},
+    cases::{Case, Seen, Work},
     failpoint,
-    sql::{Sql, args},
+    sql::{Row, Sql, args},
 };
 
 /// How often a case is tried before its caller is told to come again.
@@ -34,6 +36,7 @@ const SEQUENCED_WITHIN: Duration = Duration::from_secs(10);
 /// What carries cases out.
 pub(super) struct Jobs<S> {
     pool: Pool,
+    queues: Queues,
     sequencing: Arc<S>,
 }
 
@@ -50,20 +53,23 @@ enum Attempt<T> {
 impl<S: Sequencing> Jobs<S> {
     /// On the connections of a pool.
     pub(super) fn new(pool: Pool, sequencing: Arc<S>) -> Self {
-        Self { pool, sequencing }
+        Self { pool, queues: Queues::default(), sequencing }
     }
 
     /// See [`crate::cases::Carrier::carry`].
     pub(super) async fn carry<T: Send + 'static, R>(
         &self,
+        case: Case,
         mut run: impl FnMut(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
         finish: impl FnOnce(T, &Seen) -> R,
     ) -> Result<R, StoreError> {
         for attempt in 1.. {
+            let turn = self.queues.turn(case.queue.as_deref()).await;
             let object = self.pool.get().await?;
             let (handle, sequencing, is_last) = (Handle::current(), Arc::clone(&self.sequencing), attempt == ATTEMPTS);
             let task = tokio::task::spawn_blocking(move || {
                 let outcome = once(object, handle, &*sequencing, is_last, &mut run);
+                drop(turn);
                 (outcome, run)
             });
             let panicked = |_| StoreError::Failed("this request made the server panic; see the log".into());
@@ -100,11 +106,14 @@ impl<S: Sequencing> Jobs<S> {
 
     async fn sequenced(&self, mut wait: Wait) -> Result<Seen, StoreError> {
         self.sequencing.wake();
-        let late =
-            || StoreError::Busy { code: Code::Unavailable, detail: "it is kept, but nobody sequences its branch now; ask again".into() };
-        let visited = timeout(SEQUENCED_WITHIN, wait.visited()).await.map_err(|_| late())?;
+        let busy = |detail: &str| StoreError::Busy { code: Code::Unavailable, detail: detail.into() };
+        let visited = timeout(SEQUENCED_WITHIN, wait.visited()).await;
+        let visited = visited.map_err(|_| busy("it is kept, but nobody sequences its branch now; ask again"))?;
         failpoint::point("before_answer");
-        let Visited { commits, heads, durable_at_us } = visited.ok_or(StoreError::Closed)?;
+        let Visited { commits, heads, durable_at_us } = visited.map_err(|why| match why {
+            Unseen::Closed => StoreError::Closed,
+            Unseen::Lost => busy("the database was restarted, or a replica took its place, before it was sequenced; ask again"),
+        })?;
         Ok(Seen { commits, heads, durable_at_us })
     }
 }
@@ -197,8 +206,10 @@ fn leave(work: Work<'_>, sequencing: &impl Sequencing) -> Result<Option<Wait>, S
     let Marked { mut xid, mut branches, visited } = marked(sql)?;
     branches.extend(touched);
     for key in branches.difference(&visited) {
-        let sql_text = "INSERT INTO mark (collection, merchant_id, branch_id, id) VALUES ('branch', ?1, ?2, '') RETURNING CAST(CAST(xid AS TEXT) AS BIGINT)";
-        xid = sql.row(sql_text, args![key.merchant.as_str(), key.branch.as_str()], |row| row.number(0))?;
+        let sql_text = format!(
+            "INSERT INTO mark (collection, merchant_id, branch_id, id) VALUES ('branch', ?1, ?2, '') RETURNING CAST(CAST(xid AS TEXT) AS BIGINT), {LIFE}"
+        );
+        xid = sql.row(&sql_text, args![key.merchant.as_str(), key.branch.as_str()], |row| number(row, 0))?;
     }
     let owned = sequencing.owned();
     let elsewhere: BTreeSet<u8> = branches.iter().map(shard_of).filter(|shard| !owned.contains(*shard)).collect();
@@ -212,7 +223,7 @@ fn leave(work: Work<'_>, sequencing: &impl Sequencing) -> Result<Option<Wait>, S
 #[derive(Default)]
 struct Marked {
     /// Its number, if there are any.
-    xid: Option<u64>,
+    xid: Option<Xid>,
     /// The branches, those of a whole catalogue included.
     branches: BTreeSet<BranchKey>,
     /// Those of them that have a mark of their own.
@@ -220,13 +231,15 @@ struct Marked {
 }
 
 fn marked(db: &dyn Sql) -> Result<Marked, StoreError> {
-    let sql = "SELECT merchant_id, branch_id, 1, CAST(CAST(xid AS TEXT) AS BIGINT) FROM mark
+    let sql = format!(
+        "SELECT merchant_id, branch_id, 1, CAST(CAST(xid AS TEXT) AS BIGINT), {LIFE} FROM mark
         WHERE xid = pg_current_xact_id() AND branch_id <> '*' GROUP BY merchant_id, branch_id, xid
-        UNION ALL SELECT b.merchant_id, b.branch_id, 0, CAST(CAST(m.xid AS TEXT) AS BIGINT) FROM branch b JOIN
+        UNION ALL SELECT b.merchant_id, b.branch_id, 0, CAST(CAST(m.xid AS TEXT) AS BIGINT), {LIFE} FROM branch b JOIN
           (SELECT merchant_id, xid FROM mark WHERE xid = pg_current_xact_id() AND branch_id = '*' GROUP BY merchant_id, xid) m
-          ON m.merchant_id = b.merchant_id";
+          ON m.merchant_id = b.merchant_id"
+    );
     let mut marked = Marked::default();
-    for (key, is_own, xid) in db.rows(sql, &[], |row| Ok((row.key(0)?, row.flag(2)?, row.number(3)?)))? {
+    for (key, is_own, xid) in db.rows(&sql, &[], |row| Ok((row.key(0)?, row.flag(2)?, number(row, 3)?)))? {
         if is_own {
             marked.visited.insert(key.clone());
         }
@@ -234,6 +247,11 @@ fn marked(db: &dyn Sql) -> Result<Marked, StoreError> {
         marked.xid = Some(xid);
     }
     Ok(marked)
+}
+
+/// The number of a transaction, and behind it who gave it.
+fn number(row: &Row<'_>, at: usize) -> Result<Xid, StoreError> {
+    Ok(Xid { number: row.number(at)?, life: Life(row.integer(at + 1)?) })
 }
 
 /// For measuring only: no decision depends on it.

@@ -28,6 +28,16 @@ pub(super) async fn register<C: GenericClient>(client: &C, shared: &Shared) -> R
     Ok(())
 }
 
+/// What an earlier start of this server left is free for the next look at the leases. Were that start alive all the same, it would find itself gone and begin
+/// again, as if it had been slow.
+pub(super) async fn end_earlier<C: GenericClient>(client: &C, server_name: &str) -> Result<(), Error> {
+    if server_name.is_empty() {
+        return Ok(());
+    }
+    let sql = "UPDATE lease SET until = '-infinity' WHERE starts_with(server_id, $1 || '.')";
+    client.execute(sql, &[&server_name]).await.map(|_| ())
+}
+
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
@@ -88,16 +98,17 @@ pub(super) async fn balance<C: GenericClient>(client: &C, shared: &Shared, next_
     let sql = "SELECT shard, server_id = $1, (SELECT count(*) FROM lease WHERE until >= clock_timestamp()), EXISTS (SELECT FROM server WHERE server_id = $1)
         FROM shard ORDER BY shard";
     let statement = client.prepare_cached(sql).await?;
-    let rows = client.query(&statement, &[&shared.server_id]).await?;
+    let mut rows = client.query(&statement, &[&shared.server_id]).await?;
+    if rows.first().is_some_and(|row| !row.get::<_, bool>(3)) {
+        // A new server, or others believed us dead: we begin with nothing.
+        shared.set_held(Shards::default());
+        register(client, shared).await?;
+        rows = client.query(&statement, &[&shared.server_id]).await?;
+    }
     let number = |row: &tokio_postgres::Row| u8::try_from(row.get::<_, i64>(0)).unwrap_or(0);
     let ours = rows.iter().filter(|row| row.get::<_, Option<bool>>(1) == Some(true)).map(number).fold(Shards::default(), Shards::with);
     let free = rows.iter().filter(|row| row.get::<_, Option<bool>>(1).is_none()).count();
-    let (live, is_known) = rows.first().map_or((1, false), |row| (row.get::<_, i64>(2), row.get::<_, bool>(3)));
-    if !is_known {
-        // Others believed us dead: we begin again with nothing.
-        register(client, shared).await?;
-        return Ok(Balanced { held: Shards::default(), gained: Shards::default() });
-    }
+    let live = rows.first().map_or(1, |row| row.get::<_, i64>(2));
     let live = u32::try_from(live.max(1)).unwrap_or(1);
     let share = u32::from(SHARDS).div_ceil(live);
     let held = if ours.count() > share {

@@ -11,9 +11,11 @@ mod error;
 mod horizon;
 mod jobs;
 mod lease;
+mod life;
 mod migrate;
 mod mirror;
 mod outbox;
+mod queues;
 mod restore;
 mod seen;
 mod sequencer;
@@ -42,11 +44,13 @@ pub use error::PgOpenError;
 use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, PersonalData, SUB_DIGESTS, Seq, Timestamp, Verdict};
 use tokio::sync::{Notify, broadcast, oneshot};
 
-use self::{connect::Connector, jobs::Jobs, seen::Sequencing, sequencer::Sequencer, shared::Shared, snapshot::Shards, waiters::Wait};
+use self::{
+    connect::Connector, jobs::Jobs, life::Xid, seen::Sequencing, sequencer::Sequencer, shared::Shared, snapshot::Shards, waiters::Wait,
+};
 use crate::{
     AcceptUpload, ChangesAsk, ChangesError, ChangesSummary, OutboxEntry, RowSink, Sharing, SourceWrite, StoreError, SweepReport, SyncStore,
     Written,
-    cases::{self, Carrier, Seen, Size, Work},
+    cases::{self, Carrier, Case, Seen, Work},
     sql::Sql,
 };
 
@@ -77,9 +81,10 @@ impl PgStore {
         upkeep::notice_another_cluster(&mut client).await?;
         upkeep::advance_cutoff(&mut client, &config, (config.clock)()).await?;
         let start = client.query_one("SELECT nextval('server_start')", &[]).await.map_err(StoreError::from)?;
+        lease::end_earlier(&client, &config.server_name).await.map_err(StoreError::from)?;
         drop(client);
         let first_id = u64::try_from(start.get::<_, i64>(0)).unwrap_or(0) << IDS_PER_START;
-        let server_id = format!("{:016x}", rand::random::<u64>());
+        let server_id = format!("{}.{:016x}", config.server_name, rand::random::<u64>());
         let shared = Arc::new(Shared::new(config, connector, pool.clone(), server_id));
         let (ready, is_ready) = oneshot::channel();
         let sequencer = Sequencer::new(Arc::clone(&shared), shared.connector.pool(1, OF_SEQUENCER)?, first_id);
@@ -125,7 +130,7 @@ impl Sequencing for Shared {
         self.held()
     }
 
-    fn register(&self, xid: u64, branches: BTreeSet<BranchKey>) -> Wait {
+    fn register(&self, xid: Xid, branches: BTreeSet<BranchKey>) -> Wait {
         let wait = self.waiters.register(xid, branches);
         self.waiting.notify_one();
         wait
@@ -139,14 +144,14 @@ impl Sequencing for Shared {
 impl Carrier for PgStore {
     async fn carry<T: Send + 'static, R: Send + 'static>(
         &self,
-        _size: Size,
+        case: impl Into<Case> + Send,
         run: impl FnMut(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
         finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
     ) -> Result<R, StoreError> {
         if self.shared.is_closed() {
             return Err(StoreError::Closed);
         }
-        self.jobs.carry(run, finish).await
+        self.jobs.carry(case.into(), run, finish).await
     }
 
     async fn read<T: Send + 'static>(

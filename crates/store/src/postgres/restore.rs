@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What the alarm of a new epoch is called; it also tells when that was.
-const RESTORED: &str = "restored_from_backup";
+pub(super) const RESTORED: &str = "restored_from_backup";
 /// Between two new epochs of a branch passes at least this: whoever invents cursors makes devices compare once a minute, not all the time.
 const EPOCH_MIN_MS: i64 = 60_000;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mstore_protocol::{BranchKey, PersonalData, Timestamp};
 
-use super::{snapshot::Shards, waiters::Wait};
+use super::{life::Xid, snapshot::Shards, waiters::Wait};
 
 /// Notified with the number of a shard by jobs that changed one which another server sequences.
 pub(super) const WAKE: &str = "mstore_wake";
@@ -23,7 +23,7 @@ pub(super) trait Sequencing: Send + Sync + 'static {
     fn owned(&self) -> Shards;
 
     /// Registers a transaction before it is committed; it has left a mark in each of these branches.
-    fn register(&self, xid: u64, branches: BTreeSet<BranchKey>) -> Wait;
+    fn register(&self, xid: Xid, branches: BTreeSet<BranchKey>) -> Wait;
 
     /// Something was committed: there are marks.
     fn wake(&self);

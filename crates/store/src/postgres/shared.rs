@@ -108,7 +108,11 @@ impl Shared {
 
     /// The lease was renewed, or is lost.
     pub(super) fn set_lease(&self, until: Option<Instant>) {
-        *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        let before = std::mem::replace(&mut *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner), until);
+        if until.is_some() && before.is_none_or(|before| before < Instant::now()) {
+            // What was not published meanwhile.
+            self.outbox.wake.notify_one();
+        }
     }
 
     /// The head of a branch that is ours, from memory; not while that may be older than what another server can read already.
@@ -117,6 +121,12 @@ impl Shared {
             return None;
         }
         self.heads.read().unwrap_or_else(PoisonError::into_inner).get(key).filter(|_| self.owned().have(key)).cloned()
+    }
+
+    /// All heads in memory.
+    pub(super) fn heads(&self) -> Vec<(BranchKey, Head)> {
+        let heads = self.heads.read().unwrap_or_else(PoisonError::into_inner);
+        heads.iter().map(|(key, head)| (key.clone(), head.clone())).collect()
     }
 
     /// A round is about to commit, or what it did is in memory now.

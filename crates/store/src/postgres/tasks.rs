@@ -11,6 +11,7 @@ use super::{
     attach::{self, AttachError},
     error::described,
     horizon, lease,
+    life::{self, Life, Xid},
     mirror::{columns, count},
     seen::{DEVICE_CHANGED, WAKE},
     shared::Shared,
@@ -113,10 +114,10 @@ async fn tend_once(shared: &Shared, client: &mut Option<Client>) -> Result<(), A
 
 /// Looks for writes of ours that other servers have sequenced.
 async fn watch(shared: Arc<Shared>) {
-    let mut client: Option<Client> = None;
+    let mut client: Option<(Client, Life)> = None;
     while !shared.is_closed() {
         let held = shared.held();
-        let open: Vec<(u64, BranchKey)> = shared.waiters.open().into_iter().filter(|(_, key)| !held.have(key)).collect();
+        let open: Vec<(Xid, BranchKey)> = shared.waiters.open().into_iter().filter(|(_, key)| !held.have(key)).collect();
         if open.is_empty() {
             tokio::select! {
                 () = shared.waiting.notified() => {}
@@ -124,26 +125,35 @@ async fn watch(shared: Arc<Shared>) {
             }
             continue;
         }
-        if client.is_none() {
-            client = shared.connector.connect().await.ok();
-        }
-        if let Some(connected) = &client
-            && let Err(error) = look(connected, &shared, &open).await
-        {
+        let looked = match &client {
+            Some((connected, life)) => look(connected, *life, &shared, open).await,
+            None => met(&shared).await.map(|met| client = Some(met)),
+        };
+        let pause = if looked.is_ok() { LOOK_EVERY } else { AGAIN_AFTER };
+        if let Err(error) = looked {
             tracing::warn!(error = described(&error), "cannot see what other servers sequence");
             client = None;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
-async fn look(client: &Client, shared: &Shared, open: &[(u64, BranchKey)]) -> Result<(), tokio_postgres::Error> {
+/// A connection, and what it leads to: writes that another database server kept are not looked for there.
+async fn met(shared: &Shared) -> Result<(Client, Life), tokio_postgres::Error> {
+    let client = shared.connector.connect().await?;
+    let life = life::of(&client).await?;
+    shared.waiters.lose_all_but(life);
+    Ok((client, life))
+}
+
+async fn look(client: &Client, life: Life, shared: &Shared, mut open: Vec<(Xid, BranchKey)>) -> Result<(), tokio_postgres::Error> {
+    open.retain(|(xid, _)| xid.life == life);
     let (merchants, branches) = columns(open.iter().map(|(_, key)| key));
-    let xids: Vec<String> = open.iter().map(|(xid, _)| xid.to_string()).collect();
+    let xids: Vec<String> = open.iter().map(|(xid, _)| xid.number.to_string()).collect();
     let sql = "SELECT k.i, h.seq, h.held_since IS NOT NULL FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (merchant_id, branch_id, xid, i)
         JOIN head h ON h.merchant_id = k.merchant_id AND h.branch_id = k.branch_id
         WHERE h.held_since IS NOT NULL OR pg_visible_in_snapshot(k.xid::xid8, h.snapshot)";
-    let mut seen: BTreeMap<(u64, BranchKey), Option<u64>> = BTreeMap::new();
+    let mut seen: BTreeMap<(Xid, BranchKey), Option<u64>> = BTreeMap::new();
     for row in client.query(sql, &[&merchants, &branches, &xids]).await? {
         let place = super::source::place(&row);
         seen.insert(open[place].clone(), (!row.get::<_, bool>(2)).then(|| count(&row, 1)));

@@ -11,7 +11,10 @@ use std::{
 use mstore_protocol::{BranchKey, Seq};
 use tokio::sync::oneshot;
 
-use super::snapshot::Snapshot;
+use super::{
+    life::{Life, Xid},
+    snapshot::Snapshot,
+};
 
 /// What the waiting came to, once the branches were visited.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -35,12 +38,21 @@ pub(super) struct Visits {
     pub(super) durable_at_us: i64,
 }
 
+/// Why a write was not seen to be sequenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unseen {
+    /// The store is closed.
+    Closed,
+    /// The database server that kept it is gone. Whether another one has it cannot be told by the number of its transaction.
+    Lost,
+}
+
 struct Waiter {
     n: u64,
-    xid: u64,
+    xid: Xid,
     open: BTreeSet<BranchKey>,
     visited: Visited,
-    done: oneshot::Sender<Visited>,
+    done: oneshot::Sender<Result<Visited, Unseen>>,
 }
 
 #[derive(Default)]
@@ -57,13 +69,13 @@ pub(super) struct Waiters(Mutex<Inner>);
 pub(super) struct Wait {
     n: u64,
     waiters: Arc<Waiters>,
-    done: oneshot::Receiver<Visited>,
+    done: oneshot::Receiver<Result<Visited, Unseen>>,
 }
 
 impl Wait {
-    /// Until every branch was visited; `None` when the store is closed.
-    pub(super) async fn visited(&mut self) -> Option<Visited> {
-        (&mut self.done).await.ok()
+    /// Until every branch was visited.
+    pub(super) async fn visited(&mut self) -> Result<Visited, Unseen> {
+        (&mut self.done).await.unwrap_or(Err(Unseen::Closed))
     }
 }
 
@@ -79,7 +91,7 @@ impl Waiters {
     }
 
     /// Registers a transaction that has not been committed yet.
-    pub(super) fn register(self: &Arc<Self>, xid: u64, branches: BTreeSet<BranchKey>) -> Wait {
+    pub(super) fn register(self: &Arc<Self>, xid: Xid, branches: BTreeSet<BranchKey>) -> Wait {
         let (done, receiver) = oneshot::channel();
         let mut inner = self.lock();
         let n = inner.next;
@@ -88,19 +100,19 @@ impl Waiters {
         Wait { n, waiters: Arc::clone(self), done: receiver }
     }
 
-    /// Some branches were visited with a snapshot.
-    pub(super) fn tell(&self, snapshot: &Snapshot, visits: &Visits) {
-        self.tell_those(visits, |xid, _| snapshot.sees(xid));
+    /// Some branches were visited with a snapshot of a database server.
+    pub(super) fn tell(&self, life: Life, snapshot: &Snapshot, visits: &Visits) {
+        self.tell_those(visits, |xid, _| xid.life == life && snapshot.sees(xid.number));
     }
 
-    /// What waits for branches, as `(xid, branch)`.
-    pub(super) fn open(&self) -> Vec<(u64, BranchKey)> {
+    /// What waits for branches, as `(transaction, branch)`.
+    pub(super) fn open(&self) -> Vec<(Xid, BranchKey)> {
         let inner = self.lock();
         inner.waiters.iter().flat_map(|waiter| waiter.open.iter().map(|key| (waiter.xid, key.clone()))).collect()
     }
 
     /// The same with a say about each transaction and branch.
-    pub(super) fn tell_those(&self, visits: &Visits, sees: impl Fn(u64, &BranchKey) -> bool) {
+    pub(super) fn tell_those(&self, visits: &Visits, sees: impl Fn(Xid, &BranchKey) -> bool) {
         let mut inner = self.lock();
         for waiter in std::mem::take(&mut inner.waiters) {
             let mut waiter = waiter;
@@ -116,10 +128,17 @@ impl Waiters {
             }
             if waiter.open.is_empty() {
                 // Whoever gave up waiting does not want to know.
-                let _gone = waiter.done.send(waiter.visited);
+                let _gone = waiter.done.send(Ok(waiter.visited));
             } else {
                 inner.waiters.push(waiter);
             }
+        }
+    }
+
+    /// The database is this server now. Transactions of another life are told so; those of this one wait on, whatever became of some connection.
+    pub(super) fn lose_all_but(&self, life: Life) {
+        for waiter in self.lock().waiters.extract_if(.., |waiter| waiter.xid.life != life) {
+            let _gone = waiter.done.send(Err(Unseen::Lost));
         }
     }
 
@@ -141,19 +160,37 @@ mod tests {
     #[tokio::test]
     async fn a_write_waits_for_the_first_visits_that_contain_it() {
         let waiters = Arc::new(Waiters::default());
-        let mut wait = waiters.register(15, BTreeSet::from([key("a"), key("b")]));
+        let life = Life(1);
+        let mut wait = waiters.register(Xid { life, number: 15 }, BTreeSet::from([key("a"), key("b")]));
         let visits = |branch: &str, seq| Visits {
             commits: BTreeMap::from([(key(branch), seq)]),
             heads: BTreeMap::from([(key(branch), Some(seq))]),
             durable_at_us: 1,
         };
-        waiters.tell(&Snapshot::parse("15:20:15").unwrap(), &visits("a", 1));
-        waiters.tell(&Snapshot::parse("20:20:").unwrap(), &visits("a", 2));
-        waiters.tell(&Snapshot::parse("21:21:").unwrap(), &visits("a", 3));
-        waiters.tell(&Snapshot::parse("21:21:").unwrap(), &visits("b", 7));
+        waiters.tell(life, &Snapshot::parse("15:20:15").unwrap(), &visits("a", 1));
+        waiters.tell(life, &Snapshot::parse("20:20:").unwrap(), &visits("a", 2));
+        waiters.tell(life, &Snapshot::parse("21:21:").unwrap(), &visits("a", 3));
+        waiters.tell(life, &Snapshot::parse("21:21:").unwrap(), &visits("b", 7));
         let visited = wait.visited().await.unwrap();
         assert_eq!(visited.commits, BTreeMap::from([(key("a"), 2), (key("b"), 7)]));
         drop(wait);
         assert!(waiters.open().is_empty());
+    }
+
+    #[tokio::test]
+    async fn numbers_of_another_database_server_mean_nothing() {
+        let waiters = Arc::new(Waiters::default());
+        let of = |life, branch| waiters.register(Xid { life: Life(life), number: 15 }, BTreeSet::from([key(branch)]));
+        let (mut before, mut after) = (of(1, "a"), of(2, "a"));
+        let seen = Visits { heads: BTreeMap::from([(key("a"), Some(4))]), ..Visits::default() };
+        waiters.tell(Life(3), &Snapshot::parse("20:20:").unwrap(), &seen);
+        assert_eq!(waiters.open().len(), 2);
+        waiters.lose_all_but(Life(2));
+        assert_eq!(before.visited().await, Err(Unseen::Lost));
+        waiters.tell(Life(2), &Snapshot::parse("20:20:").unwrap(), &seen);
+        assert_eq!(after.visited().await.unwrap().heads, BTreeMap::from([(key("a"), 4)]));
+        let mut last = of(2, "a");
+        waiters.close();
+        assert_eq!(last.visited().await, Err(Unseen::Closed));
     }
 }

@@ -41,7 +41,7 @@ use self::{
 use crate::{
     AcceptUpload, ChangesAsk, ChangesError, ChangesSummary, OutboxEntry, RowSink, Sharing, SourceWrite, StoreError, SweepReport, SyncStore,
     Written,
-    cases::{self, Carrier, Seen, Size},
+    cases::{self, Carrier, Case, Seen, Size},
     sql::Sql,
 };
 
@@ -114,11 +114,11 @@ impl SqliteStore {
 impl Carrier for SqliteStore {
     async fn carry<T: Send + 'static, R: Send + 'static>(
         &self,
-        size: Size,
+        case: impl Into<Case> + Send,
         mut run: impl FnMut(&mut cases::Work<'_>) -> Result<T, StoreError> + Send + 'static,
         finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
     ) -> Result<R, StoreError> {
-        self.submit(size, move |work| run(&mut work.case), finish).await
+        self.submit(case.into().size, move |work| run(&mut work.case), finish).await
     }
 
     async fn read<T: Send + 'static>(

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Mutex};
 
 use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
+use futures_util::future::{self, Either};
 use mstore_protocol::{
     Currency, DeviceId, EventRequest, MerchantId, Money, OperationId, PersonalData, Quantity, StockAuthority, StockTarget, Timestamp,
     Verdict, VerdictStatus,
@@ -16,7 +17,7 @@ use super::*;
 use crate::{
     AcceptUpload, Listing, Merchant, MoveKind, NewClaim, Page, Product, Registry as _, SourceWrite, StockBooks as _, StockMove,
     StockPolicy, Written,
-    cases::{self, Carrier, Size},
+    cases::{self, Carrier},
     postgres::{
         migrate,
         snapshot::{Shards, Snapshot},
@@ -45,7 +46,7 @@ impl Sequencing for Prompt {
         Shards::default()
     }
 
-    fn register(&self, xid: u64, branches: BTreeSet<BranchKey>) -> Wait {
+    fn register(&self, xid: Xid, branches: BTreeSet<BranchKey>) -> Wait {
         self.waiters.register(xid, branches)
     }
 
@@ -53,10 +54,11 @@ impl Sequencing for Prompt {
         let mut next = self.next.lock().unwrap();
         *next += 1;
         let open = self.waiters.open();
-        let end = open.iter().map(|(xid, _)| xid + 1).max().unwrap_or(1);
+        let end = open.iter().map(|(xid, _)| xid.number + 1).max().unwrap_or(1);
+        let Some(life) = open.first().map(|(xid, _)| xid.life) else { return };
         let heads = open.into_iter().map(|(_, key)| (key, Some(*next))).collect();
         let snapshot = Snapshot::parse(&format!("{end}:{end}:")).unwrap();
-        self.waiters.tell(&snapshot, &Visits { commits: BTreeMap::new(), heads, durable_at_us: 1 });
+        self.waiters.tell(life, &snapshot, &Visits { commits: BTreeMap::new(), heads, durable_at_us: 1 });
     }
 }
 
@@ -66,11 +68,11 @@ struct Server(Jobs<Prompt>);
 impl Carrier for Server {
     fn carry<T: Send + 'static, R: Send + 'static>(
         &self,
-        _: Size,
+        case: impl Into<Case> + Send,
         run: impl FnMut(&mut Work<'_>) -> Result<T, StoreError> + Send + 'static,
         finish: impl FnOnce(T, &Seen) -> R + Send + 'static,
     ) -> impl Future<Output = Result<R, StoreError>> + Send {
-        self.0.carry(run, finish)
+        self.0.carry(case.into(), run, finish)
     }
 
     fn read<T: Send + 'static>(
@@ -200,7 +202,7 @@ tests! {
     an_operation_sent_to_two_servers_is_accepted_once the_last_item_is_oversold_once a_blocked_adjustment_passes_once
     transfers_that_cross_end a_claim_is_redeemed_once a_sku_goes_to_one_product an_event_is_taken_once
     an_event_for_another_branch_waits_for_the_upload_that_it_names a_lost_connection_is_replaced
-    what_cannot_be_kept_is_refused_by_itself a_change_without_effect_leaves_nothing
+    what_cannot_be_kept_is_refused_by_itself a_change_without_effect_leaves_nothing a_busy_branch_leaves_connections_to_others
 }
 
 mod races {
@@ -351,6 +353,28 @@ mod races {
             assert_eq!(one.accept("a", "till", &[sale(n)]).await.unwrap()[0].status, VerdictStatus::Accepted);
         }
         assert_eq!(stock(database, "a"), "-3000 -3000");
+    }
+
+    pub(super) async fn a_busy_branch_leaves_connections_to_others(database: &Database<'_>, one: &Server, _: &Server) {
+        let (somebody, connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let lock = "BEGIN; SELECT FROM mstore.branch WHERE branch_id = 'a' FOR UPDATE";
+        somebody.batch_execute(lock).await.unwrap();
+        // More than there are connections, and all of them ask for one before the other branch does.
+        let mut busy = future::join_all((0..20).map(|_| deliver(one, "a", "1")));
+        assert!(futures_util::poll!(&mut busy).is_pending());
+        let other = async {
+            deliver(one, "b", "1").await.unwrap();
+            one.list(Listing::Alarms).await;
+        };
+        match future::select(std::pin::pin!(other), busy).await {
+            Either::Left(((), rest)) => {
+                somebody.batch_execute("COMMIT").await.unwrap();
+                assert!(rest.await.iter().all(Result::is_ok));
+            }
+            Either::Right((gave_up, _)) => panic!("the other branch waited for them: {gave_up:?}"),
+        }
+        assert_eq!((stock(database, "a"), stock(database, "b")), ("20000 20000".into(), "1000 1000".into()));
     }
 
     pub(super) async fn what_cannot_be_kept_is_refused_by_itself(database: &Database<'_>, one: &Server, two: &Server) {

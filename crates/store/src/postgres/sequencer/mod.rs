@@ -4,6 +4,7 @@
 
 mod extras;
 mod marks;
+mod reconnect;
 mod round;
 mod write;
 
@@ -29,6 +30,7 @@ use self::{
 use super::{
     error::{is_conflict, is_gone},
     lease,
+    life::Life,
     mirror::{self, Failed},
     shared::Shared,
     snapshot::{Shards, Snapshot},
@@ -79,6 +81,8 @@ pub(super) struct Sequencer {
     /// A round failed for a reason that lies in some branch: one at a time until it is found.
     one_branch: bool,
     balanced_at: Option<Instant>,
+    /// When the connection of the last turn was made, and what it leads to.
+    met: Option<(Instant, Life)>,
     cleaned_at: Instant,
     last_round: Instant,
     last_traffic: Instant,
@@ -130,6 +134,7 @@ impl Sequencer {
             barriers: Vec::new(),
             one_branch: false,
             balanced_at: None,
+            met: None,
             cleaned_at: now,
             last_round: now,
             last_traffic: now,
@@ -239,6 +244,7 @@ impl Sequencer {
     }
 
     async fn turn_on(&mut self, client: &Object, woken: bool) -> Result<bool, Trouble> {
+        self.meet(client).await?;
         if self.shared.is_committing() {
             self.recover(client).await?;
         }
@@ -459,7 +465,9 @@ impl Sequencer {
         }
         self.forgotten(&acknowledged, &forgotten);
         self.shared.outbox.push(entries.into_iter().map(|(_, entry)| entry).collect());
-        self.shared.waiters.tell(&snapshot, &visits);
+        if let Some((_, life)) = self.met {
+            self.shared.waiters.tell(life, &snapshot, &visits);
+        }
         if !self.is_behind {
             self.since = Some(snapshot);
             for barrier in self.barriers.drain(..) {
@@ -494,6 +502,7 @@ impl Sequencer {
     async fn end(mut self) {
         let last = async {
             let client = self.pool.get().await.map_err(|error| Trouble::Passing(error.into()))?;
+            self.meet(&client).await?;
             loop {
                 self.round(&client).await?;
                 if !self.is_behind {
