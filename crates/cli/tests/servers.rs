@@ -11,6 +11,7 @@ use cluster::{
     chain::{Chain, rig_is_there},
     live, node, until,
 };
+use mstore_protocol::{OperationId, Timestamp};
 use mstore_rig::{Mosquitto, Postgres};
 use reqwest::Method;
 use serde_json::json;
@@ -28,7 +29,8 @@ async fn any_server_answers_anything() {
     let before = Numbering::read(&chain.sql).await;
     // Each server is asked to change a branch that another one sequences: when it answers, the commit is there on all of them.
     for (asked, (branch, till)) in [second, third, first].into_iter().zip(chain.tills.iter()) {
-        let moves = json!({"moves": [{"id": format!("by-{}", asked.http()), "collection": "product", "item_id": "P", "quantity": "10"}]});
+        let id = OperationId::from_parts(Timestamp::from_ms(1_795_000_000_000), rand::random());
+        let moves = json!({"moves": [{"id": id, "collection": "product", "item_id": "P", "quantity": "10"}]});
         let (status, answer) = asked.admin(Method::POST, &format!("/merchants/m1/branches/{branch}/stock-moves"), moves).await.unwrap();
         assert_eq!(status, 200, "{answer}");
         for node in &chain.nodes {
