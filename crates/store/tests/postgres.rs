@@ -12,7 +12,7 @@ use conformance::{
 use mstore_protocol::{Code, VerdictStatus};
 use mstore_rig::{Database, Postgres, Program, have, psql};
 use mstore_store::{
-    StoreError,
+    SourceWrite, StoreError,
     postgres::{PgConfig, PgStore},
 };
 
@@ -210,6 +210,36 @@ async fn a_write_wakes_the_server_that_sequences_its_branch() {
         }
     }
     assert!(begun.elapsed() < look * writes / 4, "nobody is woken: {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_are_deleted_while_they_change_hands_leave_holes_and_nothing_else() {
+    let Some((one, database)) = shop().await else { return };
+    let names: Vec<String> = (0..10).map(|n| format!("n{n}")).collect();
+    for at in &names {
+        one.write(SourceWrite::PutBranch { key: branch(at), name: at.clone() }).await.unwrap();
+        one.deliver(at, "p", "1").await;
+    }
+    let (somebody, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let acknowledged = "BEGIN; DELETE FROM mstore.outbox WHERE id IN (SELECT min(id) FROM mstore.outbox GROUP BY head)";
+    somebody.batch_execute(acknowledged).await.unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%UPDATE outbox%'";
+    let meanwhile = async {
+        wait_for(async || database.psql(waits) == "1").await;
+        somebody.batch_execute("COMMIT").await.unwrap();
+    };
+    let (two, ()) = tokio::join!(on(&database, one.clock.clone()), meanwhile);
+    wait_for(async || names.iter().all(|at| one.store.owns(&branch(at)) != two.store.owns(&branch(at)))).await;
+    let taken: Vec<&String> = names.iter().filter(|at| two.store.owns(&branch(at))).collect();
+    assert!(!taken.is_empty());
+    for at in taken {
+        let seq = two.deliver(at, "p", "1").await.seqs[&branch(at)];
+        let outbox = two.store.outbox(0, 10_000).await.unwrap();
+        let of_branch: Vec<_> = outbox.iter().filter(|entry| entry.key == branch(at)).map(|entry| entry.seq).collect();
+        assert!(of_branch.is_sorted() && of_branch.last() == Some(&seq), "{at}: {of_branch:?}, {seq}");
+    }
+    assert_eq!(one.alarms("branch_blocked").await.len(), 0);
 }
 
 /// Somebody who keeps every sequencer from making a commit until he commits himself.

@@ -154,16 +154,20 @@ async fn take<C: GenericClient>(client: &C, shared: &Shared, ours: Shards, wante
         let rows = client.query(sql, &[&shared.server_id, &i64::from(wanted)]).await?;
         let gained: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
         let base = i64::try_from(*next_id).unwrap_or(i64::MAX);
-        let sql = "UPDATE outbox o SET id = $2 + k.i FROM (SELECT x.id, row_number() OVER (ORDER BY x.id) AS i FROM outbox x
-            JOIN head h ON h.n = x.head WHERE h.shard = ANY($1)) k WHERE o.id = k.id";
-        let moved = client.execute(sql, &[&gained, &base]).await?;
+        // Whoever had them may still be deleting what was acknowledged, so not every number that is worked out is used.
+        let sql = "WITH moved AS (UPDATE outbox o SET id = $2 + k.i FROM (SELECT x.id, row_number() OVER (ORDER BY x.id) AS i FROM outbox x
+            JOIN head h ON h.n = x.head WHERE h.shard = ANY($1)) k WHERE o.id = k.id RETURNING o.id) SELECT coalesce(max(id), $2) FROM moved";
+        let last: i64 = client.query_one(sql, &[&gained, &base]).await?.get(0);
+        // If the answer to this is lost, the numbers may be used all the same, and have to be looked up.
+        shared.set_committing(true);
         client.batch_execute("COMMIT").await?;
-        Ok((gained, moved))
+        shared.set_committing(false);
+        Ok((gained, last))
     }
     .await;
     match taken {
-        Ok((gained, moved)) => {
-            *next_id += moved;
+        Ok((gained, last)) => {
+            *next_id = u64::try_from(last).unwrap_or(0).max(*next_id);
             Ok(gained.into_iter().filter_map(|shard| u8::try_from(shard).ok()).fold(ours, Shards::with))
         }
         Err(error) => {
