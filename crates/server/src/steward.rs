@@ -4,7 +4,7 @@
 //! It decides nothing: an account is what the registry says at the moment when it is told. What could not be told is told again until it could.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -45,8 +45,9 @@ pub(crate) struct Steward {
 /// Accounts that are known to be out of step.
 #[derive(Default)]
 struct Differing {
-    /// To be told; the next at this time.
-    open: BTreeSet<DeviceId>,
+    /// To be told, each not before its time.
+    open: BTreeMap<DeviceId, Instant>,
+    /// Nobody is told before this.
     next: Option<Instant>,
     /// The broker does not take them; until the next survey.
     refused: BTreeSet<DeviceId>,
@@ -80,8 +81,9 @@ impl Steward {
 
     /// Tells the broker what a device may do from now on and ends its session. Where the broker cannot be told, that is done once it can.
     pub(crate) async fn kick(&self, device: &DeviceId) -> Kicked {
-        // First of all, so that nobody forgets it who is cut off in the middle.
-        self.lock().open.insert(device.clone());
+        // First of all, so that it is done even if this is cut off in the middle; and not by two at a time: the second one would end the session
+        // that the device has begun meanwhile.
+        self.lock().open.insert(device.clone(), Instant::now() + KICK_WITHIN);
         match timeout(KICK_WITHIN, self.put_right(device)).await {
             Ok(kicked) => kicked.unwrap_or(Kicked::Absent),
             Err(_late) => {
@@ -164,8 +166,7 @@ impl Steward {
         match error {
             RegistrarError::Away(_) | RegistrarError::Registry(_) => {
                 tracing::warn!(device = device.as_str(), %error, "an account at the broker is not in step");
-                differing.open.insert(device.clone());
-                differing.next = Some(Instant::now() + RETRY);
+                differing.open.insert(device.clone(), Instant::now() + RETRY);
             }
             RegistrarError::Refused(_) | RegistrarError::Foreign(_) => {
                 tracing::error!(device = device.as_str(), %error, "an account at the broker cannot be brought in step");
@@ -177,13 +178,15 @@ impl Steward {
 
     fn next_mend(&self) -> Option<Instant> {
         let differing = self.lock();
-        (!differing.open.is_empty()).then(|| differing.next.unwrap_or_else(Instant::now))
+        let first = differing.open.values().min().copied()?;
+        Some(differing.next.map_or(first, |next| next.max(first)))
     }
 
     /// Mends one account that differs.
     async fn mend(&self) {
-        let Some(device) = self.lock().open.first().cloned() else { return };
         let begun = Instant::now();
+        let due = self.lock().open.iter().find(|(_, due)| **due <= begun).map(|(device, _)| device.clone());
+        let Some(device) = due else { return };
         if self.put_right(&device).await.is_ok() {
             self.lock().next = Some(Instant::now() + begun.elapsed().clamp(PAUSE_MIN, PAUSE_MAX));
         }
@@ -199,7 +202,9 @@ impl Steward {
                 if !found.is_empty() {
                     tracing::warn!(accounts = found.len(), "the broker knows devices otherwise than the registry does");
                 }
-                differing.open.extend(found);
+                for device in found {
+                    differing.open.entry(device).or_insert_with(Instant::now);
+                }
                 true
             }
             Err(error) => {
