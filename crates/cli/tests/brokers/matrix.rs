@@ -48,9 +48,6 @@ pub(crate) fn check(server: &Server, kind: &str, backend: &Account<'_>, observer
     assert_eq!(names, exceptions, "{}", wrong.join("\n"));
     assert_eq!(report["unseen"], 0);
     assert_eq!(output.status.code(), Some(i32::from(!exceptions.is_empty())), "{said}");
-    for case in cases.iter().filter(|case| case["case"].as_str().unwrap().starts_with('L')) {
-        println!("{kind} {}: {}", case["case"], case["note"]);
-    }
 }
 
 /// A figure of `/metrics`.

@@ -59,6 +59,8 @@ impl Witnesses {
 pub(super) async fn subscribe(client: &mut Client, filter: &str) -> Result<(), Failure> {
     match client.subscribe(filter).await {
         Answer::Granted => Ok(()),
-        refused => Err(Failure::check(format!("the broker refuses {filter} to somebody who may use it: {refused:?}"))),
+        refused @ (Answer::Refused(_) | Answer::Closed) => {
+            Err(Failure::check(format!("the broker refuses {filter} to somebody who may use it: {refused:?}")))
+        }
     }
 }
