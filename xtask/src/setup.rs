@@ -22,6 +22,12 @@ const PACKAGES: &[Package] = &[
         needed_for: "MQTT clients that are not ours, against the embedded broker",
     },
     Package { name: "mosquitto", command: "mosquitto", needed_for: "an external broker that is not ours, to publish to and to kill" },
+    Package {
+        name: "rabbitmq-server",
+        command: "/usr/lib/rabbitmq/bin/rabbitmq-server",
+        needed_for: "an external broker that asks the server who may do what",
+    },
+    Package { name: "nats-server", command: "nats-server", needed_for: "an external broker whose users are lines of a file" },
     Package { name: "sqlite3", command: "sqlite3", needed_for: "a writer that is not ours, on the server's tables while it runs" },
     Package { name: "postgresql", command: "initdb", needed_for: "a PostgreSQL of the tests' own, with replicas, to write to and to kill" },
     Package {

@@ -3,9 +3,9 @@
 //! It keeps no backlog and sends nothing twice on its own account: what was not acknowledged when a connection ended is reported lost, and
 //! whoever holds the outbox hands it over again, in order. It does not manage the broker's accounts, and it cannot end a device's session.
 
-mod canary;
+pub(crate) mod canary;
 mod config;
-mod connection;
+pub(crate) mod connection;
 mod keeper;
 
 use std::sync::{

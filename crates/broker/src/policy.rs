@@ -6,6 +6,11 @@ use std::fmt;
 
 use mstore_protocol::{Collection, DeviceId, Env, Scope, Topic};
 
+use crate::external::canary;
+
+/// Who may do what, case by case, as a table: every broker has to answer like this, whoever decides there.
+pub const ACL_MATRIX: &str = include_str!("../acl-matrix.csv");
+
 /// Who is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
@@ -21,6 +26,13 @@ pub enum Principal {
     /// The server's own account on a broker.
     Backend {
         /// The deployment it publishes for.
+        env: Env,
+    },
+    /// The throw-away device that listens whether the backend's publishing arrives.
+    Canary {
+        /// Its name, which is also its client id.
+        name: String,
+        /// The deployment it listens to.
         env: Env,
     },
 }
@@ -115,19 +127,31 @@ pub fn decide(principal: &Principal, action: &Action<'_>) -> Decision {
             Decision::allow_if(is_own_filter(scope, collections, filter), Denial::ForeignFilter)
         }
         (Principal::Device { .. }, Action::Publish { .. }) => Decision::Deny(Denial::DevicePublish),
+        (Principal::Canary { name, .. }, Action::Connect { client_id, .. }) => {
+            Decision::allow_if(name == client_id, Denial::ForeignClientId)
+        }
+        (Principal::Canary { env, .. }, Action::Subscribe(filter)) => {
+            Decision::allow_if(canary::topics(env).iter().any(|own| own == filter), Denial::ForeignFilter)
+        }
+        (Principal::Canary { .. }, Action::Publish { .. }) => Decision::Deny(Denial::DevicePublish),
         (Principal::Backend { .. }, Action::Connect { .. }) => Decision::Allow,
         (Principal::Backend { .. }, Action::Subscribe(_)) => Decision::Deny(Denial::BackendSubscribe),
         (Principal::Backend { env }, Action::Publish { topic }) => {
-            let own = Topic::parse(topic).is_ok_and(|topic| topic.scope.env == *env);
+            // No merchant can be called as the canary's is, so its topics are no branch's.
+            let own = Topic::parse(topic).is_ok_and(|topic| topic.scope.env == *env) || canary::topics(env).iter().any(|own| own == topic);
             Decision::allow_if(own, Denial::ForeignTopic)
         }
     }
 }
 
 fn is_own_filter(scope: &Scope, collections: &[Collection], filter: &str) -> bool {
-    filter == Topic::head(scope).to_string()
-        || filter == Topic::updates_filter(scope)
-        || collections.iter().any(|collection| filter == Topic::updates(scope, collection).to_string())
+    filter == Topic::updates_filter(scope) || own_topics(scope, collections).any(|own| filter == own)
+}
+
+/// Every topic that a device of the branch receives, written out: also what other brokers are told, which decide for themselves.
+pub(crate) fn own_topics(scope: &Scope, collections: &[Collection]) -> impl Iterator<Item = String> {
+    let updates = collections.iter().map(|collection| Topic::updates(scope, collection).to_string());
+    std::iter::once(Topic::head(scope).to_string()).chain(updates)
 }
 
 #[cfg(test)]
@@ -155,7 +179,7 @@ mod tests {
     /// The matrix's cases that are about what a known principal may do; the others are about the registry and sessions.
     #[test]
     fn the_access_matrix_in_process() {
-        let mut reader = csv::Reader::from_reader(include_str!("../tests/acl-matrix.csv").as_bytes());
+        let mut reader = csv::Reader::from_reader(ACL_MATRIX.as_bytes());
         let mut decided = 0;
         for case in reader.records() {
             let case = case.unwrap();
@@ -189,6 +213,19 @@ mod tests {
         let may = |filter| decide(&narrow, &Action::Subscribe(filter)).is_allowed();
         assert!(may("prod/m1/b1/price_list/updates") && may("prod/m1/b1/sync/head") && may("prod/m1/b1/+/updates"));
         assert!(!may("prod/m1/b1/product/updates") && !may("prod/m1/b1/sync/updates") && !may("prod/m1/b1/price_list/+"));
+    }
+
+    #[test]
+    fn the_canary_hears_the_backend_and_nothing_else() {
+        let canary = Principal::Canary { name: "canary".into(), env: Env::parse("prod").unwrap() };
+        let song = "prod/devices/canary/product/updates";
+        assert!(decide(&canary, &Action::Subscribe(song)).is_allowed());
+        assert!(decide(&principal("backend"), &Action::Publish { topic: song }).is_allowed());
+        assert!(!decide(&canary, &Action::Subscribe("prod/m1/b1/product/updates")).is_allowed());
+        assert!(!decide(&canary, &Action::Subscribe("prod/devices/canary/+/updates")).is_allowed());
+        assert!(!decide(&canary, &Action::Publish { topic: song }).is_allowed());
+        assert!(!decide(&canary, &Action::Connect { client_id: "devA", has_will: false }).is_allowed());
+        assert!(!decide(&principal("backend"), &Action::Publish { topic: "dev/devices/canary/product/updates" }).is_allowed());
     }
 
     #[test]

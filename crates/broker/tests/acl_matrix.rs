@@ -9,7 +9,7 @@ use common::{
     client::{Answer, Client, Login},
     device, scope, soon,
 };
-use mstore_broker::{Broker, Kicked};
+use mstore_broker::{ACL_MATRIX, Broker, Kicked};
 use mstore_protocol::DeviceId;
 
 /// Cases that this broker answers otherwise, and why. A case that starts to pass must leave the list.
@@ -64,7 +64,7 @@ enum Outcome {
 #[tokio::test]
 async fn every_case_has_its_expected_effect() {
     let mut wrong = Vec::new();
-    let mut reader = csv::Reader::from_reader(include_str!("acl-matrix.csv").as_bytes());
+    let mut reader = csv::Reader::from_reader(ACL_MATRIX.as_bytes());
     let mut cases = 0;
     for case in reader.deserialize() {
         let case: Case = case.unwrap();

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use mstore_broker::{BrokerUrl, ExternalConfig, Login, TlsFiles};
 use mstore_protocol::Env;
+use mstore_server::BrokerAccounts;
+
+use crate::broker_accounts::Keeping;
 
 /// A setting that is wrong, and why.
 pub(crate) type Wrong = (&'static str, String);
@@ -17,6 +20,7 @@ pub(crate) struct ExternalBroker {
     authorities: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
     canary: Option<(String, PathBuf)>,
+    accounts: Keeping,
 }
 
 /// The settings that mean nothing to the embedded broker.
@@ -41,7 +45,7 @@ impl ExternalBroker {
     pub(crate) fn check<'a>(get: impl Fn(&'static str) -> &'a str) -> Result<Option<Self>, Wrong> {
         let set = |key| Some(get(key)).filter(|value| !value.is_empty());
         if get("broker") == "embedded" {
-            return match EXTERNAL_ONLY.into_iter().find(|key| set(key).is_some()) {
+            return match EXTERNAL_ONLY.into_iter().chain(Keeping::KEYS).find(|key| set(key).is_some()) {
                 Some(key) => Err((key, "this is for an external broker; set broker to its URL, or leave it out".into())),
                 None => Ok(None),
             };
@@ -69,12 +73,13 @@ impl ExternalBroker {
             authorities,
             identity,
             canary: pair("broker_canary_username", "broker_canary_password_file")?,
+            accounts: Keeping::check(get)?,
         }))
     }
 
-    /// Reads the files. Servers of a shared database have client ids of their own unless they are told: with the same one they would end each other's
-    /// connections.
-    pub(crate) fn load(&self, env: &Env, is_shared: bool) -> Result<ExternalConfig, Wrong> {
+    /// Reads the files: the way to the broker, and how its accounts are kept. Servers of a shared database have client ids of their own unless they are told:
+    /// with the same one they would end each other's connections.
+    pub(crate) fn load(&self, env: &Env, is_shared: bool) -> Result<(ExternalConfig, BrokerAccounts), Wrong> {
         let mut config = ExternalConfig::new(self.url.clone(), env.clone());
         match &self.client_id {
             Some(id) => config.client_id.clone_from(id),
@@ -85,11 +90,12 @@ impl ExternalBroker {
         config.canary = login("broker_canary_password_file", self.canary.as_ref())?;
         let identity = self.identity.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path()));
         config.tls = TlsFiles::read(self.authorities.as_deref(), identity).map_err(|error| ("broker_ca", error.to_string()))?;
-        Ok(config)
+        let accounts = self.accounts.load(&config)?;
+        Ok((config, accounts))
     }
 }
 
-fn login(key: &'static str, account: Option<&(String, PathBuf)>) -> Result<Option<Login>, Wrong> {
+pub(crate) fn login(key: &'static str, account: Option<&(String, PathBuf)>) -> Result<Option<Login>, Wrong> {
     let Some((username, file)) = account else { return Ok(None) };
     let password = read_secret(file).map_err(|error| (key, format!("{}: {error}", file.display())))?;
     Ok(Some(Login { username: username.clone(), password: password.into() }))
@@ -137,7 +143,7 @@ mod tests {
         let mut external = check(&[("broker", "mqtt://x"), ("broker_username", "me"), ("broker_password_file", "f")]).unwrap().unwrap();
         let env = Env::parse("dev").unwrap();
         external.login = Some(("me".into(), file));
-        assert_eq!(external.load(&env, false).unwrap().login.unwrap().password, "two words");
+        assert_eq!(external.load(&env, false).unwrap().0.login.unwrap().password, "two words");
         external.login = Some(("me".into(), dir.path().join("none")));
         assert_eq!(external.load(&env, false).unwrap_err().0, "broker_password_file");
     }
@@ -145,7 +151,7 @@ mod tests {
     #[test]
     fn servers_of_one_database_have_client_ids_of_their_own() {
         let id =
-            |settings: &[_], is_shared| check(settings).unwrap().unwrap().load(&Env::parse("dev").unwrap(), is_shared).unwrap().client_id;
+            |settings: &[_], is_shared| check(settings).unwrap().unwrap().load(&Env::parse("dev").unwrap(), is_shared).unwrap().0.client_id;
         let unnamed = [("broker", "mqtt://x")];
         assert_eq!(id(&unnamed, false), "mstore-backend-dev");
         assert_ne!(id(&unnamed, true), id(&unnamed, true));

@@ -45,6 +45,12 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 /// The server's refusals keep their code; what can be had by waiting is "unavailable", the rest a failed check.
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {

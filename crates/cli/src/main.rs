@@ -8,6 +8,8 @@ mod attach;
 mod audit;
 mod backend_config;
 mod bench;
+mod broker;
+mod broker_accounts;
 mod broker_config;
 mod config;
 mod data;
@@ -72,6 +74,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args).await,
         Command::Attach(args) => attach::run(args).await,
         Command::Detach(args) => attach::detach(args).await,
+        Command::Broker(args) => broker::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Explain(args) => failure::explain(&args.code),
     }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
-use mstore_server::{BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError};
+use mstore_server::{BrokerAccounts, BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -59,7 +59,9 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
     let http = bind("listen", config.listen).await?;
     let server_url = config.public.http.clone().or_else(|| http.local_addr().ok().map(|addr| format!("http://{addr}"))).unwrap_or_default();
     let Opened { store, name: database } = database::open(config, &data, server_url).await?;
-    let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), broker(config)?);
+    let (broker, accounts) = broker(config)?;
+    let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), broker);
+    server.accounts = accounts;
     server.public = config.public.clone();
     server.profile = config.profile;
     server.webhook = config.backend.load().map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
@@ -75,14 +77,16 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
     Ok(Started { running, data, database, note })
 }
 
-fn broker(config: &Config) -> Result<BrokerConfig, Failure> {
+fn broker(config: &Config) -> Result<(BrokerConfig, BrokerAccounts), Failure> {
     if let Some(external) = &config.broker {
-        let loaded = external.load(&config.env, config.database.is_some()).map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
-        return Ok(loaded.into());
+        let loaded = external.load(&config.env, config.database.is_some());
+        let (way, accounts) = loaded.map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
+        return Ok((way.into(), accounts));
     }
     let tls = config.tls.clone().map(|(cert, key)| TlsListen { addr: config.mqtt_listen, cert, key });
     let tcp = tls.is_none().then_some(config.mqtt_listen);
-    Ok(EmbeddedConfig { tcp, ws: Some(config.ws_listen), tls, limits: BrokerLimits::default() }.into())
+    let embedded = EmbeddedConfig { tcp, ws: Some(config.ws_listen), tls, limits: BrokerLimits::default() };
+    Ok((embedded.into(), BrokerAccounts::default()))
 }
 
 async fn bind(name: &str, addr: SocketAddr) -> Result<TcpListener, Failure> {

@@ -33,6 +33,18 @@ fn usage_errors_are_2_and_say_what_is_wrong() {
 }
 
 #[test]
+fn what_a_broker_needs_is_printed_and_only_some_can_be_changed_while_they_run() {
+    check(&["broker", "setup", "mosquitto"], 0, &["set_tcp_nodelay true", "setDefaultACLAccess", "--broker-kind mosquitto"]);
+    check(&["broker", "setup", "rabbitmq"], 0, &["auth_http.topic_path", "/hooks/rabbitmq/", "--hooks-listen 127.0.0.1:8090"]);
+    check(&["broker", "setup", "emqx"], 0, &["no live EMQX", "no_match = deny", "/hooks/emqx/authn"]);
+    check(&["broker", "setup", "nats"], 0, &["include \"users.conf\"", "# BEGIN mstore-sync", "CVE-2026-33215"]);
+    let apply = ["--apply", "--admin-username", "admin", "--admin-password-file", "/nowhere"];
+    check(&[&["broker", "setup", "nats"][..], &apply].concat(), 2, &["leave --apply out"]);
+    check(&[&["broker", "setup", "mosquitto"][..], &apply].concat(), 2, &["/nowhere"]);
+    check(&["serve", "--broker", "mqtt://127.0.0.1:1", "--broker-kind", "rabbitmq"], 2, &["hooks_listen", "broker setup rabbitmq"]);
+}
+
+#[test]
 fn an_unknown_key_is_named_with_what_it_may_have_meant() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "mqtt_lisen = \"127.0.0.1:1\"\n").unwrap();

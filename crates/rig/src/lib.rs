@@ -6,11 +6,15 @@
 mod account;
 mod guardian;
 mod mosquitto;
+mod nats;
 mod port;
 mod postgres;
 mod program;
+mod rabbitmq;
 mod server_process;
 
 pub use mosquitto::Mosquitto;
+pub use nats::Nats;
 pub use postgres::{Database, Options, Postgres, psql, try_psql};
 pub use program::{Program, have};
+pub use rabbitmq::RabbitMq;

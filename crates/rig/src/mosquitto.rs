@@ -18,6 +18,8 @@ use crate::{
 
 /// Another process may take the port between our look and the broker's.
 const PORTS_TRIED: usize = 5;
+/// The plugin's own file.
+const DYNAMIC_SECURITY: &str = "dynamic-security.json";
 
 /// A running Mosquitto; ended and removed when dropped.
 #[derive(Debug)]
@@ -51,6 +53,39 @@ impl Mosquitto {
         }
         let (passwords, rules) = (passwords.display(), rules.display());
         Self::launch(directory, &format!("allow_anonymous false\npassword_file {passwords}\nacl_file {rules}\n"))
+    }
+
+    /// Has the dynamic-security plugin and its administrator, `admin` with the password `pw-admin`, who may do everything. Nobody else is known.
+    ///
+    /// # Panics
+    /// When the plugin's file cannot be made.
+    #[must_use]
+    pub fn with_dynamic_security() -> Self {
+        let directory = directory();
+        let file = directory.path().join(DYNAMIC_SECURITY);
+        let made = Command::new("mosquitto_ctrl").args(["dynsec", "init"]).arg(&file).args(["admin", "pw-admin"]).output();
+        assert!(made.is_ok_and(|made| made.status.success()), "mosquitto_ctrl failed");
+        let plugin = program::mosquitto_plugin().expect("Debian's package mosquitto has its plugin");
+        let (plugin, file) = (plugin.display(), file.display());
+        Self::launch(directory, &format!("allow_anonymous false\nplugin {plugin}\nplugin_opt_config_file {file}\n"))
+    }
+
+    /// What the plugin has on disk.
+    ///
+    /// # Panics
+    /// When there is no plugin.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<u8> {
+        fs::read(self.directory.path().join(DYNAMIC_SECURITY)).expect("the plugin has a file")
+    }
+
+    /// After a kill: a backup of the plugin's file comes back, and the broker with it.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn restore(&mut self, accounts: &[u8]) {
+        fs::write(self.directory.path().join(DYNAMIC_SECURITY), accounts).expect("the directory is ours");
+        self.restart();
     }
 
     fn launch(directory: TempDir, more: &str) -> Self {

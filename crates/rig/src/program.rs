@@ -20,6 +20,10 @@ pub enum Program {
     Postgres,
     /// The Mosquitto broker.
     Mosquitto,
+    /// The RabbitMQ broker.
+    RabbitMq,
+    /// The NATS server.
+    Nats,
     /// Debian's Python with psycopg2.
     Psycopg2,
     /// Go with Debian's copy of the driver lib/pq.
@@ -33,6 +37,8 @@ impl Program {
         match self {
             Self::Postgres => "postgresql",
             Self::Mosquitto => "mosquitto",
+            Self::RabbitMq => "rabbitmq-server",
+            Self::Nats => "nats-server",
             Self::Psycopg2 => "python3-psycopg2",
             Self::GoPq => "golang-go and golang-github-lib-pq-dev",
         }
@@ -42,6 +48,8 @@ impl Program {
         match self {
             Self::Postgres => postgres_directory().is_some(),
             Self::Mosquitto => mosquitto().is_some(),
+            Self::RabbitMq => rabbitmq().is_some(),
+            Self::Nats => nats().is_some(),
             Self::Psycopg2 => Path::new("/usr/lib/python3/dist-packages/psycopg2").is_dir(),
             Self::GoPq => Path::new("/usr/share/gocode/src/github.com/lib/pq").is_dir() && on_path("go").is_some(),
         }
@@ -78,6 +86,22 @@ pub(crate) fn postgres_directory() -> Option<PathBuf> {
 
 pub(crate) fn mosquitto() -> Option<PathBuf> {
     on_path("mosquitto")
+}
+
+/// The program itself: Debian's own command in a PATH changes its account and asks the system's node.
+pub(crate) fn rabbitmq() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/rabbitmq/lib").into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("sbin/rabbitmq-server")).filter(|file| file.is_file()).max()
+}
+
+pub(crate) fn nats() -> Option<PathBuf> {
+    on_path("nats-server")
+}
+
+/// Debian keeps libraries in a directory per architecture.
+pub(crate) fn mosquitto_plugin() -> Option<PathBuf> {
+    let directories = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    directories.map(|directory| directory.join("mosquitto_dynamic_security.so")).find(|file| file.is_file())
 }
 
 fn on_path(command: &str) -> Option<PathBuf> {

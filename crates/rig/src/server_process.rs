@@ -14,8 +14,8 @@ use std::{
 
 use crate::guardian::Guardian;
 
-/// A server on a busy machine may recover from a crash before it is ready.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+/// A server on a busy machine may recover from a crash before it is ready; RabbitMQ needs minutes there for nothing at all.
+const READY_WITHIN: Duration = Duration::from_secs(300);
 /// Killed processes are gone as soon as the kernel comes to it.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 

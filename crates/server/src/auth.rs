@@ -7,10 +7,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use mstore_broker::{DeviceAuth, Principal};
+use mstore_broker::{Account, AccountBook, AccountPage, DeviceAuth, Principal, RegistrarError};
 use mstore_protocol::{Collection, DeviceId, Env, Scope};
 use mstore_store::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Store, StoreError};
-use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::Instant,
+};
 
 use crate::{Clock, MasterKey, tokens::same_secret};
 
@@ -20,6 +23,10 @@ const CACHE_LIFETIME: Duration = Duration::from_secs(10);
 const CACHE_DEVICES_MAX: usize = 50_000;
 /// How many generations back a revoked device is still told that it was revoked, rather than just refused.
 const REVOKED_GENERATIONS: u32 = 8;
+/// Changes that somebody who follows them may be behind with.
+const CHANGES_MAX: usize = 1_024;
+/// Devices read at once.
+const ACCOUNTS_PER_PAGE: usize = 500;
 
 /// The device registry as the rest of the server sees it: every change goes through here, so that the cache never outlives one.
 pub(crate) struct Directory {
@@ -28,6 +35,7 @@ pub(crate) struct Directory {
     env: Env,
     clock: Clock,
     cache: Mutex<Cache>,
+    changes: broadcast::Sender<DeviceId>,
 }
 
 #[derive(Default)]
@@ -53,7 +61,7 @@ pub(crate) enum LoginError {
 
 impl Directory {
     pub(crate) fn new(store: Arc<dyn Store>, master_key: MasterKey, env: Env, clock: Clock) -> Self {
-        Self { store, master_key, env, clock, cache: Mutex::default() }
+        Self { store, master_key, env, clock, cache: Mutex::default(), changes: broadcast::channel(CHANGES_MAX).0 }
     }
 
     /// Checks a device's token. The first use of a rotated token ends the one before.
@@ -151,6 +159,11 @@ impl Directory {
         }
     }
 
+    /// Every device that changes from now on, on whichever server.
+    pub(crate) fn changes(&self) -> broadcast::Receiver<DeviceId> {
+        self.changes.subscribe()
+    }
+
     fn forget_all(&self) {
         let mut cache = self.lock();
         cache.version += 1;
@@ -161,10 +174,24 @@ impl Directory {
         let mut cache = self.lock();
         cache.version += 1;
         cache.devices.remove(device);
+        // Nobody may follow them.
+        let _followed = self.changes.send(device.clone());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a broker that decides for itself should know of a device; nothing of one that may not work. The token is the one that the device is
+    /// known to have: during a rotation the old one, until it used the new one.
+    fn to_account(&self, record: &DeviceRecord) -> Option<Account> {
+        let generation = record.previous_generation.unwrap_or(record.generation);
+        (record.status == DeviceStatus::Active).then(|| Account {
+            device: record.device.clone(),
+            scope: Scope::new(self.env.clone(), record.key.clone()),
+            collections: Self::collections(),
+            token: self.master_key.device_token(&record.device, generation).into(),
+        })
     }
 
     fn to_principal(&self, record: &DeviceRecord) -> Principal {
@@ -190,4 +217,23 @@ impl DeviceAuth for Directory {
         let record = self.record(&device).await.ok()??;
         (record.status == DeviceStatus::Active).then(|| self.to_principal(&record))
     }
+}
+
+/// Past the cache: a broker must not be told what another server has changed since.
+#[async_trait]
+impl AccountBook for Directory {
+    async fn account(&self, device: &DeviceId) -> Result<Option<Account>, RegistrarError> {
+        let record = self.store.device(device).await.map_err(unreadable)?;
+        Ok(record.and_then(|record| self.to_account(&record)))
+    }
+
+    async fn accounts(&self, after: Option<&DeviceId>) -> Result<AccountPage, RegistrarError> {
+        let records = self.store.devices(None, after.map(DeviceId::as_str), ACCOUNTS_PER_PAGE).await.map_err(unreadable)?;
+        let next = (records.len() == ACCOUNTS_PER_PAGE).then(|| records.last().map(|record| record.device.clone())).flatten();
+        Ok((records.iter().filter_map(|record| self.to_account(record)).collect(), next))
+    }
+}
+
+fn unreadable(error: StoreError) -> RegistrarError {
+    RegistrarError::Registry(error.to_string())
 }

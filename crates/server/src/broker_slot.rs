@@ -10,7 +10,7 @@ use mstore_broker::{
 use mstore_protocol::DeviceId;
 use tokio::sync::{RwLock, watch};
 
-use crate::BrokerConfig;
+use crate::{BrokerConfig, steward::Steward};
 
 /// The broker that frames go to.
 pub(crate) enum BrokerSlot {
@@ -22,6 +22,8 @@ pub(crate) enum BrokerSlot {
         broker: ExternalBroker,
         /// What devices connect to unless they are told otherwise.
         url: BrokerUrl,
+        /// Tells it who the devices are; none where others do.
+        steward: Option<Arc<Steward>>,
     },
 }
 
@@ -36,16 +38,24 @@ pub(crate) struct EmbeddedSlot {
 }
 
 impl BrokerSlot {
-    pub(crate) async fn start(config: BrokerConfig, auth: Arc<dyn DeviceAuth>) -> Result<Self, StartError> {
+    pub(crate) async fn start(config: BrokerConfig, auth: Arc<dyn DeviceAuth>, steward: Option<Arc<Steward>>) -> Result<Self, StartError> {
         match config {
             BrokerConfig::Embedded(config) => EmbeddedSlot::start(config, auth).await.map(|slot| Self::Embedded(Box::new(slot))),
-            BrokerConfig::External(config) => Ok(Self::external(config)),
+            BrokerConfig::External(config) => Ok(Self::external(config, steward)),
         }
     }
 
-    fn external(config: ExternalConfig) -> Self {
+    fn external(config: ExternalConfig, steward: Option<Arc<Steward>>) -> Self {
         let url = config.url.clone();
-        Self::External { broker: ExternalBroker::start(config), url }
+        Self::External { broker: ExternalBroker::start(config), url, steward }
+    }
+
+    /// Who tells an external broker about devices.
+    pub(crate) fn steward(&self) -> Option<&Arc<Steward>> {
+        match self {
+            Self::Embedded(_) | Self::External { steward: None, .. } => None,
+            Self::External { steward: Some(steward), .. } => Some(steward),
+        }
     }
 
     /// The addresses bound, the same after a restart; none of an external broker.
@@ -87,7 +97,8 @@ impl BrokerSlot {
                 let Some(broker) = slot.current.read().await.clone() else { return Kicked::Absent };
                 broker.kick(device).await
             }
-            Self::External { broker, .. } => broker.kick(device).await,
+            Self::External { steward: Some(steward), .. } => steward.kick(device).await,
+            Self::External { broker, steward: None, .. } => broker.kick(device).await,
         }
     }
 
@@ -98,7 +109,7 @@ impl BrokerSlot {
                 let broker = slot.current.read().await.clone();
                 broker.map(|broker| broker.stats()).ok_or_else(|| "the broker is not running".to_owned())
             }
-            Self::External { broker, url } => {
+            Self::External { broker, url, .. } => {
                 let state = broker.state().borrow().clone();
                 if state.up { Ok(broker.stats()) } else { Err(format!("no broker at {url}: {}", state.reason)) }
             }

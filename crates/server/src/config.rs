@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mstore_broker::{EmbeddedConfig, ExternalConfig};
+use mstore_broker::{EmbeddedConfig, EmqxApi, ExternalConfig, NatsConfig, RabbitMqApi};
 use mstore_protocol::{Env, Profile, Timestamp, limits::HEAD_INTERVAL_S};
 
-use crate::{AdminToken, MasterKey, WebhookConfig};
+use crate::{AdminToken, HooksConfig, MasterKey, WebhookConfig};
 
 /// Tells the time; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -29,6 +29,8 @@ pub struct ServerConfig {
     pub secrets: Secrets,
     /// The broker that devices are reached through.
     pub broker: BrokerConfig,
+    /// How an external broker knows the devices; means nothing to the embedded one.
+    pub accounts: BrokerAccounts,
     /// What devices are told to connect to, where it differs from the bound addresses.
     pub public: PublicUrls,
     /// Where operations of merchants whose backend decides are delivered; none: the backend reads them where they are.
@@ -49,6 +51,7 @@ impl ServerConfig {
             profile: Profile::default(),
             secrets,
             broker: broker.into(),
+            accounts: BrokerAccounts::default(),
             public: PublicUrls::default(),
             webhook: None,
             limits: ServerLimits::default(),
@@ -62,8 +65,8 @@ impl fmt::Debug for ServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "ServerConfig({}, {}, {:?}, {:?}, {:?}, {:?}, {:?}, secrets …)",
-            self.env, self.profile, self.broker, self.public, self.webhook, self.limits, self.timing
+            "ServerConfig({}, {}, {:?}, {:?}, {:?}, {:?}, {:?}, {:?}, secrets …)",
+            self.env, self.profile, self.broker, self.accounts, self.public, self.webhook, self.limits, self.timing
         )
     }
 }
@@ -86,6 +89,32 @@ impl From<EmbeddedConfig> for BrokerConfig {
 impl From<ExternalConfig> for BrokerConfig {
     fn from(config: ExternalConfig) -> Self {
         Self::External(config)
+    }
+}
+
+/// How an external broker knows the devices.
+#[derive(Debug, Clone, Default)]
+pub enum BrokerAccounts {
+    /// Whoever runs it makes their accounts.
+    #[default]
+    Operators,
+    /// Mosquitto's dynamic-security plugin, told by this account.
+    Mosquitto(ExternalConfig),
+    /// RabbitMQ asks, and its management API ends sessions.
+    RabbitMq(HooksConfig, RabbitMqApi),
+    /// EMQX asks, and its REST API ends sessions.
+    Emqx(HooksConfig, EmqxApi),
+    /// NATS reads its users from a file on this machine.
+    Nats(NatsConfig),
+}
+
+impl BrokerAccounts {
+    /// Where the broker asks, if it does.
+    pub(crate) fn hooks(&self) -> Option<&HooksConfig> {
+        match self {
+            Self::Operators | Self::Mosquitto(_) | Self::Nats(_) => None,
+            Self::RabbitMq(hooks, _) | Self::Emqx(hooks, _) => Some(hooks),
+        }
     }
 }
 
@@ -157,6 +186,8 @@ pub struct Timing {
     pub upkeep_interval: Duration,
     /// Between two readings of the gauges, default 5 s.
     pub gauges_interval: Duration,
+    /// Between two comparisons of an external broker's accounts with the registry, default 5 min: what somebody changed there lasts that long.
+    pub survey_interval: Duration,
 }
 
 impl Default for Timing {
@@ -167,6 +198,7 @@ impl Default for Timing {
             sweep_interval: Duration::from_secs(2),
             upkeep_interval: Duration::from_secs(300),
             gauges_interval: Duration::from_secs(5),
+            survey_interval: Duration::from_secs(300),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use mstore_broker::ListenAddrs;
+use mstore_broker::{Dynsec, Emqx, ListenAddrs, Nats, RabbitMq, Registrar, RegistrarError};
 use mstore_protocol::Profile;
 use mstore_store::Store;
 use tokio::{
@@ -14,14 +14,16 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    ServerConfig,
+    BrokerAccounts, BrokerConfig, HooksConfig, ServerConfig, ServerLimits,
     answers::Answers,
     auth::Directory,
     broker_slot::BrokerSlot,
     exposure::exposed,
+    hooks::{self, Hooks},
     http::{App, router},
     listen,
     meters::Meters,
+    steward::Steward,
     tail::Tail,
     tasks,
     webhook::Webhook,
@@ -43,6 +45,12 @@ pub enum StartError {
     /// Operations cannot be delivered like this.
     #[error("the webhook: {0}")]
     Webhook(String),
+    /// What keeps an external broker's accounts does not work like this.
+    #[error("the broker's accounts: {0}")]
+    Accounts(#[from] RegistrarError),
+    /// The address where a broker asks.
+    #[error("the listener of the hooks: {0}")]
+    Hooks(#[source] io::Error),
     /// The HTTP listener is not usable.
     #[error("the HTTP listener: {0}")]
     Http(#[source] io::Error),
@@ -52,6 +60,7 @@ pub enum StartError {
 pub struct Running {
     app: Arc<App>,
     http: JoinHandle<()>,
+    hooks: Option<(SocketAddr, JoinHandle<()>)>,
     tasks: JoinSet<()>,
     stop_http: CancellationToken,
     stop_tasks: CancellationToken,
@@ -66,7 +75,13 @@ impl Server {
         let directory = Arc::new(Directory::new(store.clone(), master_key, config.env.clone(), config.clock.clone()));
         let webhook = config.webhook.clone().map(|webhook| Webhook::new(webhook, config.profile)).transpose();
         let webhook = webhook.map_err(StartError::Webhook)?.map(Arc::new);
-        let broker = Arc::new(BrokerSlot::start(config.broker.clone(), directory.clone()).await?);
+        let asked = match config.accounts.hooks() {
+            Some(hooks) => Some(TcpListener::bind(hooks.listen).await.map_err(StartError::Hooks)?),
+            None => None,
+        };
+        let steward = registrar(&config)?.map(|registrar| Steward::new(registrar, directory.clone(), config.timing.survey_interval));
+        let broker = Arc::new(BrokerSlot::start(config.broker.clone(), directory.clone(), steward.map(Arc::new)).await?);
+        let hooks = config.accounts.hooks().map(|hooks| Arc::new(make_hooks(hooks, &config, &directory)));
         let (stop_http, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
         let limits = config.limits.clone();
         let app = Arc::new(App {
@@ -87,10 +102,11 @@ impl Server {
             http_addr,
         });
         let tasks = tasks::start(&app, &stop_tasks);
+        let hooks = asked.zip(hooks).map(|(listener, hooks)| serve_hooks(listener, hooks, &limits, &stop_http)).transpose()?;
         let http = tokio::spawn(listen::serve(http, router(&app), limits, stop_http.clone()));
         let guards = [stop_http.clone().drop_guard(), stop_tasks.clone().drop_guard()];
         tracing::info!(http = %http_addr, env = %app.config.env, profile = %app.config.profile, "server started");
-        let running = Running { app, http, tasks, stop_http, stop_tasks, _guards: guards };
+        let running = Running { app, http, hooks, tasks, stop_http, stop_tasks, _guards: guards };
         for url in running.exposed_urls() {
             tracing::warn!(
                 url,
@@ -101,10 +117,46 @@ impl Server {
     }
 }
 
+/// What keeps an external broker's accounts.
+fn registrar(config: &ServerConfig) -> Result<Option<Arc<dyn Registrar>>, RegistrarError> {
+    Ok(match &config.accounts {
+        BrokerAccounts::Operators => None,
+        BrokerAccounts::Mosquitto(account) => Some(Arc::new(Dynsec::start(account.clone()))),
+        BrokerAccounts::RabbitMq(_, api) => Some(Arc::new(RabbitMq::new(api.clone())?)),
+        BrokerAccounts::Emqx(_, api) => Some(Arc::new(Emqx::new(api.clone())?)),
+        BrokerAccounts::Nats(nats) => Some(Arc::new(Nats::new(nats.clone())?)),
+    })
+}
+
+/// What a broker asks, answered for the devices and for the server's own accounts there.
+fn make_hooks(hooks: &HooksConfig, config: &ServerConfig, directory: &Arc<Directory>) -> Hooks {
+    let (backend, canary) = match &config.broker {
+        BrokerConfig::Embedded(_) => (None, None),
+        BrokerConfig::External(way) => (way.login.clone(), way.canary.clone()),
+    };
+    Hooks::new(hooks, directory.clone(), &config.env, backend, canary)
+}
+
+fn serve_hooks(
+    listener: TcpListener,
+    asked: Arc<Hooks>,
+    limits: &ServerLimits,
+    stop: &CancellationToken,
+) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
+    let addr = listener.local_addr().map_err(StartError::Hooks)?;
+    tracing::info!(%addr, "a broker may ask here who may do what");
+    Ok((addr, tokio::spawn(listen::serve(listener, hooks::router(asked), limits.clone(), stop.clone()))))
+}
+
 impl Running {
     /// Where HTTP is served.
     pub fn http_addr(&self) -> SocketAddr {
         self.app.http_addr
+    }
+
+    /// Where an external broker asks, if it does.
+    pub fn hooks_addr(&self) -> Option<SocketAddr> {
+        self.hooks.as_ref().map(|(addr, _)| *addr)
     }
 
     /// Where plain MQTT is served, if it is.
@@ -171,6 +223,11 @@ impl Running {
         self.stop_http.cancel();
         if let Err(error) = (&mut self.http).await {
             tracing::error!(%error, "http server failed");
+        }
+        if let Some((_, hooks)) = self.hooks.take()
+            && let Err(error) = hooks.await
+        {
+            tracing::error!(%error, "the listener of the hooks failed");
         }
         self.stop_tasks.cancel();
         if timeout(TASKS_TIMEOUT, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {

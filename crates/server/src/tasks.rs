@@ -42,6 +42,8 @@ pub(crate) const GAUGES: &[(&str, &str)] = &[
     ("mstore_broker_starts", "Starts of the embedded broker, or connections made to the external one, since the server's start"),
     ("mstore_broker_in_flight", "Messages sent to an external broker and not yet acknowledged"),
     ("mstore_broker_canary", "What an external broker does with what we publish: 0 nobody checks, 1 forwards it, 2 throws it away"),
+    ("mstore_broker_accounts_differing", "Accounts at an external broker that are known to differ from the device registry"),
+    ("mstore_broker_accounts_changed", "Accounts changed at an external broker since the server's start"),
     ("mstore_mqtt_connections", "Open MQTT connections"),
     ("mstore_mqtt_sessions", "MQTT sessions"),
     ("mstore_mqtt_queued_messages", "Messages waiting in MQTT sessions"),
@@ -68,6 +70,9 @@ pub(crate) fn start(app: &Arc<App>, stop: &CancellationToken) -> JoinSet<()> {
     tasks.spawn(watched("publisher", app.clone(), publisher.run(stop.clone())));
     tasks.spawn(watched("acknowledgements", app.clone(), acknowledge(app.store.clone(), ids)));
     tasks.spawn(watched("devices changed elsewhere", app.clone(), until(stop.clone(), app.directory.clone().follow())));
+    if let Some(steward) = app.broker.steward() {
+        tasks.spawn(watched("broker accounts", app.clone(), until(stop.clone(), steward.clone().run())));
+    }
     if let Some(webhook) = &app.webhook {
         tasks.spawn(watched("webhook", app.clone(), webhook::run(app.clone(), webhook.clone(), stop.clone())));
     }
@@ -187,6 +192,9 @@ pub(crate) async fn read_gauges(store: &dyn Store, broker: &BrokerSlot, meters: 
             CanaryState::Discards => 2,
         },
     );
+    let drift = broker.steward().map(|steward| steward.drift()).unwrap_or_default();
+    set("mstore_broker_accounts_differing", count(drift.differing));
+    set("mstore_broker_accounts_changed", drift.changed);
     let stats = stats.unwrap_or_default();
     set("mstore_mqtt_connections", count(stats.connected));
     set("mstore_mqtt_sessions", count(stats.sessions));

@@ -39,7 +39,7 @@ struct Owners {
 }
 
 const STORAGE: &[&str] = &["mstore-store", "mstore-client", "mstore-sync", "mstore-sim"];
-const HTTP_CLIENTS: &[&str] = &["mstore-client", "mstore-sync", "mstore-server"];
+const HTTP_CLIENTS: &[&str] = &["mstore-client", "mstore-sync", "mstore-server", "mstore-broker"];
 const MQTT_CLIENTS: &[&str] = &["mstore-broker", "mstore-client", "mstore-sync"];
 /// The fuzz targets take the program's configuration in by path, and its arguments with it.
 const COMMAND_LINES: &[&str] = &["mstore-sync", "xtask", "mstore-fuzz"];
@@ -61,7 +61,7 @@ const OWNERS: &[Owners] = &[
     Owners {
         library: "reqwest",
         packages: HTTP_CLIENTS,
-        why: "a device, the command line and the webhook to a merchant's backend call over HTTP",
+        why: "a device, the command line, the webhook to a merchant's backend and the way to a broker's management call over HTTP",
     },
     Owners { library: "clap*", packages: COMMAND_LINES, why: "libraries take arguments, not command lines" },
     Owners { library: "indicatif", packages: TERMINAL, why: "the engine reports, the command line draws" },
@@ -210,7 +210,7 @@ mod tests {
     fn a_library_has_its_crates() {
         let good = [
             "mstore-store: rusqlite rusqlite_migration",
-            "mstore-broker: rmqtt rumqttc-v4-next",
+            "mstore-broker: rmqtt rumqttc-v4-next reqwest",
             "mstore-server: axum utoipa-axum reqwest dev:rusqlite",
             "xtask: clap",
         ];
@@ -221,7 +221,7 @@ mod tests {
             "mstore-store: rumqttc-v5-next",
             "mstore-client: axum-core",
             "mstore-store: utoipa",
-            "mstore-broker: reqwest",
+            "mstore-store: reqwest",
             "mstore-client: indicatif",
             "mstore-server: clap",
         ] {

@@ -179,7 +179,7 @@ async fn drop_foreign_session(context: &ServerContext, client_id: &str, principa
 fn branch_of(principal: &Principal) -> String {
     match principal {
         Principal::Device { scope, .. } => scope.to_string(),
-        Principal::Backend { env } => env.to_string(),
+        Principal::Backend { env } | Principal::Canary { env, .. } => env.to_string(),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// No merchant is called `devices`: the word is reserved. The topics have the shape of a branch's, so that the same rules decide about them.
-fn topics(env: &Env) -> [String; 2] {
+pub(crate) fn topics(env: &Env) -> [String; 2] {
     [format!("{env}/devices/canary/product/updates"), format!("{env}/devices/canary/sync/head")]
 }
 

@@ -25,7 +25,7 @@ const REQUESTS_PER_WRITE: usize = 64;
 
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Down {
+pub(crate) enum Down {
     /// The account, its password or its client id were refused.
     #[error("the broker refuses the login: {0}")]
     Login(String),
@@ -38,9 +38,9 @@ pub(super) enum Down {
 }
 
 /// An open connection; dropping it closes it.
-pub(super) struct Connection {
-    pub(super) client: AsyncClient,
-    pub(super) arrived: mpsc::Receiver<Publish>,
+pub(crate) struct Connection {
+    pub(crate) client: AsyncClient,
+    pub(crate) arrived: mpsc::Receiver<Publish>,
     driver: JoinHandle<Down>,
     abort: AbortHandle,
 }
@@ -53,7 +53,7 @@ impl Drop for Connection {
 
 impl Connection {
     /// Connects and logs in.
-    pub(super) async fn open(config: &ExternalConfig, client_id: &str, login: Option<&Login>) -> Result<Self, Down> {
+    pub(crate) async fn open(config: &ExternalConfig, client_id: &str, login: Option<&Login>) -> Result<Self, Down> {
         let (client, mut events) = AsyncClient::builder(options(config, client_id, login)).capacity(REQUESTS_MAX).build();
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
@@ -76,12 +76,12 @@ impl Connection {
     }
 
     /// Resolves when the connection is over.
-    pub(super) async fn ended(&mut self) -> Down {
+    pub(crate) async fn ended(&mut self) -> Down {
         ended(&mut self.driver).await
     }
 
     /// Says goodbye, so that the broker does not wait for the keep-alive; gives up after `within`.
-    pub(super) async fn close(mut self, within: Duration) {
+    pub(crate) async fn close(mut self, within: Duration) {
         if self.client.try_disconnect().is_ok() {
             let _gone_anyway = timeout(within, self.ended()).await;
         }

@@ -3,15 +3,19 @@
 mod attach;
 mod backend;
 mod bench;
+mod broker;
 mod desk;
+mod external;
 mod run;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 pub(crate) use attach::{AttachArgs, DetachArgs, OnOff};
 pub(crate) use bench::{BenchArgs, BenchName, Via};
+pub(crate) use broker::{BrokerAction, BrokerArgs, BrokerKind, SetupArgs, VerifyBrokerArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use desk::{Arrival, Letter, LetterAction, StockAction, StockArgs, Where};
+pub(crate) use external::ExternalArgs;
 use mstore_protocol::Profile;
 pub(crate) use run::RunArgs;
 
@@ -48,6 +52,8 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Take capture off again, without a trace.
     Detach(DetachArgs),
+    /// Prepare a broker of your own, and try every forbidden thing on it.
+    Broker(BrokerArgs),
     /// Measure; ratios side by side in one run are worth more than absolute times.
     Bench(BenchArgs),
     /// What an error code means and what to do.
@@ -162,44 +168,6 @@ pub(crate) struct RetentionArgs {
     /// Frames of a branch that wait for the broker; beyond that devices pull [default: 10000].
     #[arg(long, value_name = "FRAMES")]
     pub(crate) outbox_per_branch_max: Option<String>,
-}
-
-/// How to reach an external broker, and what devices are told to reach. Passwords come from files: a command line is public.
-#[derive(Debug, Default, Args)]
-pub(crate) struct ExternalArgs {
-    /// Our client id at an external broker [default: mstore-backend-ENV; with --database another one at each start].
-    #[arg(long, value_name = "ID")]
-    pub(crate) broker_client_id: Option<String>,
-    /// Our account at an external broker.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) broker_username: Option<String>,
-    /// File with its password.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) broker_password_file: Option<String>,
-    /// Authorities of an mqtts:// broker (PEM) [default: the system's].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) broker_ca: Option<String>,
-    /// Our certificate chain at an mqtts:// broker (PEM).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) broker_cert: Option<String>,
-    /// Its private key (PEM).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) broker_key: Option<String>,
-    /// Account that may read ENV/devices/canary/…: tells whether the broker forwards what we publish.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) broker_canary_username: Option<String>,
-    /// File with its password.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) broker_canary_password_file: Option<String>,
-    /// What devices call over HTTP [default: the address that is listened on].
-    #[arg(long, value_name = "URL")]
-    pub(crate) public_url: Option<String>,
-    /// What devices connect to over MQTT [default: the broker's address].
-    #[arg(long, value_name = "URL")]
-    pub(crate) public_mqtt_url: Option<String>,
-    /// The same over WebSocket.
-    #[arg(long, value_name = "URL")]
-    pub(crate) public_ws_url: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -7,6 +7,7 @@ mod dead_letters;
 mod devices;
 mod documents;
 mod events;
+mod hooks;
 mod hostile;
 mod mqtt;
 mod operations;

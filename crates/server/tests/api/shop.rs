@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mstore_broker::EmbeddedConfig;
+use mstore_broker::{EmbeddedConfig, EmqxApi, ExternalConfig, Login};
 use mstore_protocol::{Code, Cursor, Enrolment, Env, Head, Problem};
-use mstore_server::{AdminToken, MasterKey, Running, Secrets, Server, ServerConfig, WebhookConfig, system_clock};
+use mstore_server::{
+    AdminToken, BrokerAccounts, HooksConfig, HooksSecret, MasterKey, Running, Secrets, Server, ServerConfig, WebhookConfig, system_clock,
+};
 use mstore_store::{
     Store,
     sqlite::{SqliteConfig, SqliteStore},
@@ -97,6 +99,25 @@ impl Shop {
         shop.store.set_inbox(true).await.unwrap();
         let settings = json!({"name": "Kopi", "currency": "IDR", "stock_authority": "backend"});
         shop.admin(Method::PUT, "/merchants/m1", settings).await.ok();
+        shop
+    }
+
+    /// One whose broker asks over HTTP; with the secret that it shows.
+    pub(crate) async fn that_is_asked(backend: &str, secret: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = Secrets { master_key: MasterKey::generate(), admin_token: AdminToken::generate() };
+        let login = |name: &str| Login { username: name.to_owned(), password: format!("pw-{name}").into() };
+        let hooks =
+            HooksConfig { listen: "127.0.0.1:0".parse().unwrap(), secret: HooksSecret::parse(secret).unwrap(), vhost: "/".to_owned() };
+        // Nobody listens there: neither broker nor its management is needed to answer questions.
+        let api = EmqxApi { url: "http://127.0.0.1:9".to_owned(), login: login("key") };
+        let shop = Self::start(dir, secrets, |config| {
+            let mut way = ExternalConfig::new("mqtt://127.0.0.1:9".parse().unwrap(), config.env.clone());
+            (way.login, way.canary) = (Some(login(backend)), Some(login("canary")));
+            (config.broker, config.accounts) = (way.into(), BrokerAccounts::Emqx(hooks, api));
+        })
+        .await;
+        shop.fill().await;
         shop
     }
 
