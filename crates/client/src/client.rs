@@ -261,7 +261,7 @@ impl Client {
         let new = NewOperation { id, occurred_at, replaces };
         // Always on a thread that may wait: it ends with an fsync.
         let operation = with_db(&self.shared.db, true, move |db| db.commit(&new, make, checked)).await?;
-        held(&self.shared.fresh).push_back(QueuedOperation { id, at: occurred_at });
+        held(&self.shared.fresh).push(QueuedOperation { id, at: occurred_at });
         self.shared.fresh_wake.notify_one();
         Ok(Committed::of(&operation))
     }
@@ -270,10 +270,13 @@ impl Client {
 
     /// The state now.
     pub fn status(&self) -> Status {
+        // Held over both looks: the task publishes under the same lock.
+        let fresh = held(&self.shared.fresh);
         let status = self.shared.status.borrow().clone();
-        let as_of = if status.state == mstore_protocol::DeviceState::Live { Some(wall()) } else { self.shared.as_of() };
         // What was committed a moment ago counts before the task has taken notice: a queue is never said to be shorter than it is.
-        let queue_depth = status.queue_depth + held(&self.shared.fresh).len() as u64;
+        let queue_depth = status.queue_depth + fresh.count();
+        drop(fresh);
+        let as_of = if status.state == mstore_protocol::DeviceState::Live { Some(wall()) } else { self.shared.as_of() };
         Status { as_of, queue_depth, ..status }
     }
 

@@ -337,7 +337,7 @@ impl Driver {
     }
 
     fn take_fresh(&mut self) {
-        let fresh = std::mem::take(&mut *held(&self.shared.fresh));
+        let fresh = held(&self.shared.fresh).take();
         self.inputs.extend(fresh.into_iter().map(Input::OperationCommitted));
     }
 
@@ -435,6 +435,7 @@ impl Driver {
             digest_mismatches: self.counters.digest_mismatches,
         };
         let state_before = self.shared.status.borrow().state;
+        let mut fresh = held(&self.shared.fresh);
         let changed = self.shared.status.send_if_modified(|held| {
             let changed = !held.is_like(&status);
             if changed {
@@ -442,6 +443,8 @@ impl Driver {
             }
             changed
         });
+        fresh.published();
+        drop(fresh);
         if changed && state_before != status.state {
             tracing::info!(device = %self.enrolment.device_id, branch = %self.enrolment.branch, from = state_before.as_str(), to = status.state.as_str(), "sync state changed");
             self.report_soon();

@@ -63,13 +63,42 @@ pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no panic while it was held")
 }
 
+/// Operations on disk that the published status does not count yet.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh {
+    waiting: VecDeque<QueuedOperation>,
+    /// The task has them, and has published nothing since.
+    taken: u64,
+}
+
+impl Fresh {
+    pub(crate) fn push(&mut self, operation: QueuedOperation) {
+        self.waiting.push_back(operation);
+    }
+
+    /// Hands over those that wait; they go on counting.
+    pub(crate) fn take(&mut self) -> VecDeque<QueuedOperation> {
+        self.taken += self.waiting.len() as u64;
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// The published status counts all that were taken.
+    pub(crate) fn published(&mut self) {
+        self.taken = 0;
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.waiting.len() as u64 + self.taken
+    }
+}
+
 /// Shared by [`crate::Client`] and its task.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) path: PathBuf,
     pub(crate) db: Arc<Mutex<LocalDb>>,
     pub(crate) reader: Mutex<Reader>,
-    pub(crate) fresh: Mutex<VecDeque<QueuedOperation>>,
+    pub(crate) fresh: Mutex<Fresh>,
     pub(crate) fresh_wake: Notify,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) applied: broadcast::Sender<AppliedCommit>,
@@ -90,5 +119,25 @@ impl Shared {
     pub(crate) fn as_of(&self) -> Option<Timestamp> {
         let ms = self.as_of_ms.load(Ordering::Relaxed);
         (ms != i64::MIN).then(|| Timestamp::from_ms(ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mstore_protocol::OperationId;
+
+    use super::*;
+
+    #[test]
+    fn an_operation_counts_from_commit_to_publication_without_a_gap() {
+        let mut fresh = Fresh::default();
+        let at = Timestamp::from_ms(1);
+        fresh.push(QueuedOperation { id: OperationId::from_parts(at, [1; 10]), at });
+        assert_eq!(fresh.count(), 1);
+        assert_eq!(fresh.take().len(), 1);
+        fresh.push(QueuedOperation { id: OperationId::from_parts(at, [2; 10]), at });
+        assert_eq!(fresh.count(), 2, "one is with the task, one waits");
+        fresh.published();
+        assert_eq!(fresh.count(), 1);
     }
 }
