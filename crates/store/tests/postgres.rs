@@ -25,7 +25,8 @@ async fn make() -> Option<Fixture> {
     let database = Postgres::shared().database("store");
     let url = database.url();
     let clock = TestClock::new();
-    let config = PgConfig { ledger_keep_days: 400, ..PgConfig::new(&url, clock.as_fn()) };
+    // One server alone: a machine that stands still for seconds is not what these tests are about.
+    let config = PgConfig { ledger_keep_days: 400, lease: Duration::from_secs(60), ..PgConfig::new(&url, clock.as_fn()) };
     let store = PgStore::open(config).await.unwrap();
     let foreign = url.clone();
     let sql = Box::new(move |statements: &str| {
