@@ -41,6 +41,7 @@ const PACKAGES: &[Package] = &[
         command: "/usr/share/gocode/src/github.com/lib/pq/conn.go",
         needed_for: "the driver of the writer in Go",
     },
+    Package { name: "prometheus", command: "promtool", needed_for: "the check of the alert rules in deploy/" },
     Package { name: "iproute2", command: "ip", needed_for: "tills in networks of their own, whose links are set down" },
     Package { name: "curl", command: "curl", needed_for: "the HTTP calls that the guides show" },
 ];

@@ -7,6 +7,7 @@ mod args;
 mod attach;
 mod audit;
 mod backend_config;
+mod backup;
 mod bench;
 mod broker;
 mod broker_accounts;
@@ -75,6 +76,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Attach(args) => attach::run(args).await,
         Command::Detach(args) => attach::detach(args).await,
         Command::Broker(args) => broker::run(args).await,
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Bench(args) => bench::run(args).await,
         Command::Explain(args) => failure::explain(&args.code),
     }

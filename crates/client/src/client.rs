@@ -145,6 +145,7 @@ impl Client {
             online: watch::channel(options.online).0,
             as_of_ms: AtomicI64::new(i64::MIN),
             started: Instant::now(),
+            started_at: wall(),
         });
         held(&shared.freshness).online(wall().as_ms(), options.online);
         let config = SessionConfig {

@@ -10,7 +10,8 @@ use std::{
 
 use mstore_engine::{Ask, CatchUpOutcome, Fault, UploadOutcome};
 use mstore_protocol::{
-    Code, Collection, Cursor, Digest, EnrolRequest, Enrolment, Epoch, Head, Problem, Rotation, Row, SUB_DIGESTS, Seq, Tag, UploadAnswer,
+    Code, Collection, Cursor, Digest, EnrolRequest, Enrolment, Epoch, Head, LastError, Problem, Rotation, Row, SUB_DIGESTS, Seq, Tag,
+    UploadAnswer,
 };
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
@@ -20,7 +21,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::{ahead::WriterAhead, chance::Chance, db::LocalDb, error::OpenError, staged::Staged, stats::Stats};
+use crate::{
+    ahead::WriterAhead,
+    chance::Chance,
+    db::LocalDb,
+    error::OpenError,
+    shared::{held, wall},
+    staged::Staged,
+    stats::Stats,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -210,6 +219,9 @@ impl Api {
             return Ok(body.into());
         }
         let problem = serde_json::from_slice::<Problem>(&body).ok().map(Box::new);
+        if let Some(problem) = &problem {
+            held(&self.stats).last_error = Some(LastError { code: problem.code, at: wall() });
+        }
         Err(CallError::Status { status, problem, retry_after_ms })
     }
 

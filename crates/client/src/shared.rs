@@ -108,6 +108,7 @@ pub(crate) struct Shared {
     /// Wall milliseconds when the device was last known to be at the head; `i64::MIN`: never.
     pub(crate) as_of_ms: AtomicI64,
     pub(crate) started: Instant,
+    pub(crate) started_at: Timestamp,
 }
 
 impl Shared {

@@ -1,7 +1,7 @@
 //! Figures about a client since it was opened, and how they are counted.
 
 use mstore_engine::Counters;
-use mstore_protocol::{Cursor, LatencyHistogram, Seq, Timestamp};
+use mstore_protocol::{Cursor, LastError, LatencyHistogram, Seq, Timestamp};
 
 /// How a commit came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub struct Stats {
     pub fresh_s: f64,
     /// Commit → applied, of what came over MQTT.
     pub latency: LatencyHistogram,
+    /// The last request that the server refused.
+    pub last_error: Option<LastError>,
 }
 
 impl Stats {
@@ -83,16 +85,13 @@ impl Stats {
     }
 }
 
-/// Upper bounds of the latency buckets, milliseconds.
-const BOUNDS_MS: [u64; 16] = [1, 2, 3, 4, 5, 8, 12, 20, 35, 60, 100, 250, 500, 1_000, 5_000, 60_000];
-
 /// Puts one latency into the histogram.
 pub(crate) fn record(histogram: &mut LatencyHistogram, ms: u64) {
     if histogram.counts.is_empty() {
-        histogram.bounds_ms = BOUNDS_MS.to_vec();
-        histogram.counts = vec![0; BOUNDS_MS.len() + 1];
+        *histogram = LatencyHistogram::standard();
     }
-    let bucket = BOUNDS_MS.iter().position(|bound| ms <= *bound).unwrap_or(BOUNDS_MS.len());
+    let bounds = &histogram.bounds_ms;
+    let bucket = bounds.iter().position(|bound| ms <= *bound).unwrap_or(bounds.len());
     histogram.counts[bucket] += 1;
 }
 
@@ -134,10 +133,18 @@ impl Freshness {
         }
     }
 
+    /// Milliseconds (online, fresh).
+    pub(crate) fn milliseconds(&self, now_ms: i64) -> (u64, u64) {
+        let online = self.online_ms + self.online_since_ms.map_or(0, |since| now_ms - since);
+        // A clock that was set back makes no time.
+        let counted = |ms: i64| u64::try_from(ms).unwrap_or(0);
+        (counted(online), counted(online - self.stale_ms))
+    }
+
     /// (seconds online, seconds fresh).
     pub(crate) fn seconds(&self, now_ms: i64) -> (f64, f64) {
-        let online = self.online_ms + self.online_since_ms.map_or(0, |since| now_ms - since);
-        (online as f64 / 1000.0, (online - self.stale_ms).max(0) as f64 / 1000.0)
+        let (online, fresh) = self.milliseconds(now_ms);
+        (online as f64 / 1000.0, fresh as f64 / 1000.0)
     }
 }
 

@@ -52,6 +52,16 @@ pub struct LatencyHistogram {
     pub counts: Vec<u64>,
 }
 
+/// The last refusal that a device got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LastError {
+    /// What was wrong.
+    pub code: Code,
+    /// When, by the device's clock.
+    pub at: Timestamp,
+}
+
 /// The body of `POST /v1/devices/self/report`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -80,6 +90,12 @@ pub struct DeviceReport {
     /// Commit → applied.
     #[serde(default)]
     pub latency: LatencyHistogram,
+    /// The last request of its that was refused since the start, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+    /// When the app was started, by the device's clock: counters and latencies count from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
     /// The device's clock when it reported.
     pub device_time: Timestamp,
     /// Version of the app or client.

@@ -28,6 +28,8 @@ pub enum Program {
     Psycopg2,
     /// Go with Debian's copy of the driver lib/pq.
     GoPq,
+    /// The tool that checks Prometheus' rules.
+    Promtool,
 }
 
 impl Program {
@@ -41,6 +43,7 @@ impl Program {
             Self::Nats => "nats-server",
             Self::Psycopg2 => "python3-psycopg2",
             Self::GoPq => "golang-go and golang-github-lib-pq-dev",
+            Self::Promtool => "prometheus",
         }
     }
 
@@ -52,6 +55,7 @@ impl Program {
             Self::Nats => nats().is_some(),
             Self::Psycopg2 => Path::new("/usr/lib/python3/dist-packages/psycopg2").is_dir(),
             Self::GoPq => Path::new("/usr/share/gocode/src/github.com/lib/pq").is_dir() && on_path("go").is_some(),
+            Self::Promtool => on_path("promtool").is_some(),
         }
     }
 }

@@ -186,6 +186,8 @@ pub struct Timing {
     pub upkeep_interval: Duration,
     /// Between two readings of the gauges, default 5 s.
     pub gauges_interval: Duration,
+    /// Between two looks over the fleet, default 30 s; a look that takes long makes the pause longer.
+    pub fleet_interval: Duration,
     /// Between two comparisons of an external broker's accounts with the registry, default 5 min: what somebody changed there lasts that long.
     pub survey_interval: Duration,
 }
@@ -198,6 +200,7 @@ impl Default for Timing {
             sweep_interval: Duration::from_secs(2),
             upkeep_interval: Duration::from_secs(300),
             gauges_interval: Duration::from_secs(5),
+            fleet_interval: Duration::from_secs(30),
             survey_interval: Duration::from_secs(300),
         }
     }

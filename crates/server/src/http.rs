@@ -38,12 +38,20 @@ use tokio_util::sync::CancellationToken;
 pub use openapi::openapi_json;
 pub(crate) use router::router;
 
-use crate::{ServerConfig, answers::Answers, auth::Directory, broker_slot::BrokerSlot, meters::Meters, tail::Tail, webhook::Webhook};
+use crate::{
+    ServerConfig,
+    answers::Answers,
+    auth::Directory,
+    broker_slot::BrokerSlot,
+    fleet::{Fleet, Levels},
+    meters::Meters,
+    tail::Tail,
+    webhook::Webhook,
+};
 pub(crate) use enrol::{http_url, mqtt_url, ws_url};
 pub(crate) use health::Proof;
 use problem::Refusal;
 pub(crate) use rate_limit::WrongClaims;
-pub(crate) use report::Mismatches;
 
 /// What every endpoint works with.
 pub(crate) struct App {
@@ -58,7 +66,8 @@ pub(crate) struct App {
     pub(crate) wrong_claims: WrongClaims,
     pub(crate) requests: Semaphore,
     pub(crate) proof: Proof,
-    pub(crate) mismatches: Mismatches,
+    pub(crate) fleet: Fleet,
+    pub(crate) levels: Levels,
     pub(crate) webhook: Option<Arc<Webhook>>,
     /// A background task that panicked.
     pub(crate) failed_task: OnceLock<&'static str>,

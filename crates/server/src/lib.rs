@@ -10,6 +10,7 @@ mod claim;
 mod config;
 mod data_dir;
 mod exposure;
+mod fleet;
 mod heads;
 mod hooks;
 mod http;

@@ -307,7 +307,7 @@ impl Publisher {
     async fn hand_over(&mut self, origin: Origin, topic: String, payload: Bytes) -> Result<(), Paused> {
         let Origin { entry, key, collection, committed } = origin;
         if committed.is_some() {
-            self.meters.branch(&key).attempted.increment(1);
+            self.meters.branch(&key).attempt();
         }
         let message = Message { topic: topic.clone(), payload: payload.clone(), retain: collection.is_none() };
         let flying = Flying { entry, key, collection, committed, topic, payload, handed_over: Instant::now() };
@@ -346,7 +346,7 @@ impl Publisher {
     fn count(&self, flying: &Flying) {
         let meters = self.meters.branch(&flying.key);
         if let Some(committed) = flying.committed {
-            meters.acknowledged.increment(1);
+            meters.acknowledge();
             meters.round_trip.record(flying.round_trip().as_secs_f64());
             let age_ms = (self.clock)().as_ms().saturating_sub(committed.as_ms()).max(0);
             meters.publish.record(Duration::from_millis(age_ms.unsigned_abs()).as_secs_f64());

@@ -1,6 +1,6 @@
 //! Everything that runs beside requests, listed in one place.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mstore_broker::CanaryState;
 use mstore_store::Store;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker_slot::BrokerSlot,
+    fleet,
     heads::HeadSchedule,
     http::App,
     meters::Meters,
@@ -26,6 +27,9 @@ const SWEEP_ROWS_MIN: usize = 200;
 const SWEEP_CALM_S: u64 = 3_000;
 /// After a start, and after somebody wrote what no trigger saw, everything is compared within a poll of the devices.
 const SWEEP_HURRIED_S: u64 = 240;
+
+/// How often service levels are written down; what a killed server gathered since is lost.
+const LEVELS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The gauges, read every few seconds and at every `/metrics`.
 pub(crate) const GAUGES: &[(&str, &str)] = &[
@@ -78,6 +82,8 @@ pub(crate) fn start(app: &Arc<App>, stop: &CancellationToken) -> JoinSet<()> {
     }
     tasks.spawn(watched("sweep", app.clone(), until(stop.clone(), sweep(app.clone()))));
     tasks.spawn(watched("upkeep", app.clone(), until(stop.clone(), upkeep(app.clone()))));
+    tasks.spawn(watched("fleet", app.clone(), until(stop.clone(), fleet::watch(app.clone()))));
+    tasks.spawn(watched("levels", app.clone(), levels(app.clone(), stop.clone())));
     tasks.spawn(watched("gauges", app.clone(), until(stop.clone(), gauges(app.clone()))));
     tasks
 }
@@ -141,6 +147,23 @@ async fn upkeep(app: Arc<App>) {
         ticks.tick().await;
         if let Err(error) = app.store.upkeep().await {
             tracing::warn!(%error, "upkeep failed");
+        }
+    }
+}
+
+/// Writes the service levels down every minute, and once more at the end.
+async fn levels(app: Arc<App>, stop: CancellationToken) {
+    let mut ticks = interval(LEVELS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_last = false;
+    while !is_last {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => is_last = true,
+        }
+        app.meters.published().iter().for_each(|(merchant, figures)| app.levels.add(merchant, figures));
+        if let Err(error) = app.levels.write_down(&*app.store).await {
+            tracing::warn!(%error, "service levels not written down");
         }
     }
 }

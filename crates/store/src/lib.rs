@@ -21,4 +21,4 @@ mod text;
 pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};
 pub use inbox::{Attempt, Due, Inbox, InboxBacklog, InboxOf};
 pub use model::*;
-pub use store::{Admin, Registry, RowSink, Sharing, Store, SyncStore};
+pub use store::{Admin, Registry, RowSink, ServiceLevels, Sharing, Store, SyncStore};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mstore_protocol::{
     BranchId, BranchKey, Code, Collection, Currency, Cursor, DeviceId, Digest, Epoch, EventRequest, MerchantId, Money, OperationId,
-    Position, Quantity, Seq, StockAuthority, StockTarget, Tag, Timestamp,
+    Position, Quantity, Seq, ServiceFigures, StockAuthority, StockTarget, Tag, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -489,6 +489,15 @@ pub struct Page {
     pub items: Vec<serde_json::Value>,
     /// Pass it as `after` to get the next page; `None` at the end.
     pub next: Option<String>,
+}
+
+/// The service levels of one span of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelSpan {
+    /// When it began.
+    pub at: Timestamp,
+    /// What was counted in it.
+    pub figures: ServiceFigures,
 }
 
 /// Counts for `/metrics` and `/readyz`.

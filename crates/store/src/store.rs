@@ -1,9 +1,11 @@
 //! The traits: what a server needs of its storage, as whole use cases.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, SUB_DIGESTS, Seq, Timestamp, Verdict};
+use mstore_protocol::{
+    BranchKey, Collection, DeviceId, Digest, Head, MerchantId, OperationId, SUB_DIGESTS, Seq, ServiceFigures, Timestamp, Verdict,
+};
 use tokio::sync::{Notify, broadcast};
 
 use crate::{DeadLetters, Inbox, StockBooks, model::*};
@@ -102,6 +104,16 @@ pub trait Admin: Send + Sync {
     async fn close(&self) -> Result<(), StoreError>;
 }
 
+/// What is remembered of the service levels: sums by the minute for two hours and by the hour for a month.
+#[async_trait]
+pub trait ServiceLevels: Send + Sync {
+    /// Adds figures of merchants to the minute and the hour that it is.
+    async fn add_levels(&self, figures: BTreeMap<MerchantId, ServiceFigures>) -> Result<(), StoreError>;
+
+    /// The spans of one length (60 or 3,600 seconds) that began at or after a time, of a merchant or of each.
+    async fn levels(&self, merchant: Option<&MerchantId>, length_s: u32, since: Timestamp) -> Result<Vec<LevelSpan>, StoreError>;
+}
+
 /// What a server must know of other servers on the same database. A store that has one server only answers as if it were that one.
 pub trait Sharing: Send + Sync {
     /// Whether this server sequences and publishes the branch now.
@@ -121,6 +133,6 @@ pub trait Sharing: Send + Sync {
 }
 
 /// A whole store.
-pub trait Store: SyncStore + Registry + Admin + DeadLetters + StockBooks + Inbox + Sharing {}
+pub trait Store: SyncStore + Registry + Admin + DeadLetters + StockBooks + Inbox + ServiceLevels + Sharing {}
 
-impl<T: SyncStore + Registry + Admin + DeadLetters + StockBooks + Inbox + Sharing> Store for T {}
+impl<T: SyncStore + Registry + Admin + DeadLetters + StockBooks + Inbox + ServiceLevels + Sharing> Store for T {}

@@ -2,6 +2,7 @@
 
 mod attach;
 mod backend;
+mod backup;
 mod bench;
 mod broker;
 mod desk;
@@ -11,6 +12,7 @@ mod run;
 use std::{net::SocketAddr, path::PathBuf};
 
 pub(crate) use attach::{AttachArgs, DetachArgs, OnOff};
+pub(crate) use backup::{BackupArgs, RestoreArgs};
 pub(crate) use bench::{BenchArgs, BenchName, Via};
 pub(crate) use broker::{BrokerAction, BrokerArgs, BrokerKind, SetupArgs, VerifyBrokerArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -54,6 +56,10 @@ pub(crate) enum Command {
     Detach(DetachArgs),
     /// Prepare a broker of your own, and try every forbidden thing on it.
     Broker(BrokerArgs),
+    /// Copy the data directory of an embedded database while its server runs.
+    Backup(BackupArgs),
+    /// Put a backup where a server will find it.
+    Restore(RestoreArgs),
     /// Measure; ratios side by side in one run are worth more than absolute times.
     Bench(BenchArgs),
     /// What an error code means and what to do.

@@ -40,21 +40,24 @@ impl Server {
 
     /// With its log somewhere else.
     pub(crate) fn launch(args: &[&str], log: Stdio) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::listening(tempfile::tempdir().unwrap(), ["127.0.0.1:0"; 3], args, log)
+    }
+
+    /// Ends, as by a power cut; another one comes up at the same addresses on what is in `shop` of its directory.
+    pub(crate) fn killed(mut self, change: impl FnOnce(&Path)) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        change(dir.path());
+        let address = |url: &Value| url.as_str().unwrap().split("://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+        let [http, mqtt, ws] = ["http", "mqtt", "ws"].map(|name| address(&self.ready[name]));
+        Self::listening(dir, [&http, &mqtt, &ws], &[], Stdio::inherit())
+    }
+
+    /// At these addresses: HTTP, MQTT, WebSocket.
+    fn listening(dir: TempDir, [http, mqtt, ws]: [&str; 3], args: &[&str], log: Stdio) -> Self {
         let mut child = binary()
-            .args([
-                "serve",
-                "--ready-json",
-                "--log",
-                "warn",
-                "--listen",
-                "127.0.0.1:0",
-                "--mqtt-listen",
-                "127.0.0.1:0",
-                "--ws-listen",
-                "127.0.0.1:0",
-                "--data-dir",
-            ])
+            .args(["serve", "--ready-json", "--log", "warn", "--listen", http, "--mqtt-listen", mqtt, "--ws-listen", ws, "--data-dir"])
             .arg(dir.path().join("shop"))
             .args(args)
             .stdout(Stdio::piped())

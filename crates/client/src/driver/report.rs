@@ -1,6 +1,6 @@
 //! The device's report to the server: every minute, and soon after its state changed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use mstore_protocol::DeviceReport;
 use tokio::time::Instant;
@@ -39,6 +39,7 @@ impl Driver {
         let now = wall();
         let digests = self.shared.db.try_lock().map(|db| db.digests().clone()).unwrap_or_default();
         let stats = held(&self.shared.stats).clone();
+        let (online_ms, fresh_ms) = held(&self.shared.freshness).milliseconds(now.as_ms());
         let oldest_ms = status.oldest_pending.map_or(0, |at| now.as_ms() - at.as_ms());
         DeviceReport {
             state: status.state,
@@ -48,17 +49,22 @@ impl Driver {
             oldest_pending_s: u64::try_from(oldest_ms / 1000).unwrap_or(0),
             dead_letters: self.dead_letters,
             upload_refused: status.upload_refused,
-            counters: counters(&stats),
+            counters: counters(&stats)
+                .chain([("online_ms", online_ms), ("fresh_ms", fresh_ms)])
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
             latency: stats.latency,
+            last_error: stats.last_error,
+            started_at: Some(self.shared.started_at),
             device_time: now,
             client_version: self.options.client_version.clone(),
         }
     }
 }
 
-fn counters(stats: &crate::Stats) -> BTreeMap<String, u64> {
+fn counters(stats: &crate::Stats) -> impl Iterator<Item = (&'static str, u64)> {
     let engine = &stats.engine;
-    let named = [
+    [
         ("commits_mqtt", stats.commits_mqtt),
         ("commits_http", stats.commits_http),
         ("changes_mqtt", stats.changes_mqtt),
@@ -81,6 +87,6 @@ fn counters(stats: &crate::Stats) -> BTreeMap<String, u64> {
         ("http_bytes_in", stats.http_bytes_in),
         ("http_bytes_out", stats.http_bytes_out),
         ("malformed", stats.malformed),
-    ];
-    named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    ]
+    .into_iter()
 }

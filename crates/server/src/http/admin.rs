@@ -10,6 +10,7 @@ mod inventory;
 mod journal_files;
 mod merchants;
 mod oversells;
+mod overview;
 mod prices;
 mod products;
 mod recipes;
@@ -70,6 +71,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(devices::revoke))
         .routes(routes!(devices::move_device))
         .routes(routes!(fleet::fleet))
+        .routes(routes!(overview::overview))
+        .routes(routes!(overview::levels))
         .routes(routes!(verify::verify))
         .routes(routes!(tail::tail))
 }

@@ -1,48 +1,15 @@
 //! `POST /v1/devices/self/report`: how a device is doing, so that no till is stale in silence.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
-
 use axum::{extract, http::StatusCode};
-use mstore_protocol::{Code, DeviceId, DeviceReport, Problem, limits::REPORT_BYTES_MAX};
+use mstore_protocol::{Code, DeviceId, DeviceReport, Problem, ServiceFigures, limits::REPORT_BYTES_MAX};
 use mstore_store::DeviceChange;
 
 use super::{App, State, body::Json, caller::Device, problem::Refusal};
 
-/// About 100 bytes each; beyond it the counting starts anew.
-const DEVICES_MAX: usize = 50_000;
-
-/// How many digest mismatches each device last reported: they count from the start of its app, the metric from ours.
-#[derive(Default)]
-pub(crate) struct Mismatches(Mutex<HashMap<DeviceId, u64>>);
-
-impl Mismatches {
-    /// Gives what is new in a report; `stored` is the figure of the report before, read when it is not known here.
-    fn new_ones(&self, device: &DeviceId, reported: u64, stored: u64) -> u64 {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= DEVICES_MAX {
-            known.clear();
-        }
-        let before = known.insert(device.clone(), reported).unwrap_or(stored);
-        // A lower figure: the app was started again.
-        if reported < before { reported } else { reported - before }
-    }
-
-    fn knows(&self, device: &DeviceId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(device)
-    }
-}
-
-/// The counter in a report.
-fn mismatches(report: &DeviceReport) -> u64 {
-    report.counters.get("digest_mismatches").copied().unwrap_or(0)
-}
-
-async fn stored_mismatches(app: &App, device: &DeviceId) -> Result<u64, Refusal> {
+/// What it had reported before; a report that this version cannot read counts as none.
+async fn before(app: &App, device: &DeviceId) -> Result<Option<DeviceReport>, Refusal> {
     let stored = app.store.device(device).await?.and_then(|record| record.report);
-    Ok(stored.and_then(|report| serde_json::from_value(report).ok()).as_ref().map_or(0, mismatches))
+    Ok(stored.and_then(|report| serde_json::from_value(report).ok()))
 }
 
 /// Report the device's state.
@@ -69,18 +36,24 @@ pub(crate) async fn report(
         dead_letters = report.dead_letters,
         "device reported"
     );
-    let reported = mismatches(&report);
-    let stored = if app.mismatches.knows(&record.device) { 0 } else { stored_mismatches(&app, &record.device).await? };
+    let before = before(&app, &record.device).await?;
     let text = serde_json::to_string(&report).map_err(|error| Refusal::internal("a report could not be kept", &error))?;
     if text.len() > REPORT_BYTES_MAX {
         return Err(Refusal::new(Code::BodyTooLarge, format!("a report of {} bytes; at most {REPORT_BYTES_MAX}", text.len())));
     }
-    let report = serde_json::from_str(&text).map_err(|error| Refusal::internal("a report could not be kept", &error))?;
-    app.directory.change(&record.device, DeviceChange::Report(report)).await?;
-    let new_ones = app.mismatches.new_ones(&record.device, reported, stored);
-    if new_ones > 0 {
-        tracing::warn!(branch = %record.key, device = record.device.as_str(), mismatches = new_ones, "device found rows that were not the server's");
-        app.meters.branch(&record.key).mismatches.increment(new_ones);
+    let kept = serde_json::from_str(&text).map_err(|error| Refusal::internal("a report could not be kept", &error))?;
+    app.directory.change(&record.device, DeviceChange::Report(kept)).await?;
+    let achieved = ServiceFigures::between(before.as_ref(), &report);
+    let new_ones = |counter| report.counted_since(before.as_ref(), counter);
+    let meters = app.meters.branch(&record.key);
+    meters.applied(&achieved.latency);
+    meters.gaps.increment(new_ones("gaps"));
+    meters.snapshots.increment(new_ones("snapshots"));
+    app.levels.add(&record.key.merchant, &achieved);
+    let mismatches = new_ones("digest_mismatches");
+    if mismatches > 0 {
+        tracing::warn!(branch = %record.key, device = record.device.as_str(), mismatches, "device found rows that were not the server's");
+        meters.mismatches.increment(mismatches);
     }
     Ok(StatusCode::NO_CONTENT)
 }

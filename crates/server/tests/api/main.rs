@@ -4,9 +4,11 @@
 mod bad_input;
 mod changes;
 mod dead_letters;
+mod deploy;
 mod devices;
 mod documents;
 mod events;
+mod fleet;
 mod hooks;
 mod hostile;
 mod mqtt;

@@ -83,9 +83,13 @@ impl Answer {
 
 impl Shop {
     pub(crate) async fn open() -> Self {
+        Self::open_with(|_| ()).await
+    }
+
+    pub(crate) async fn open_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let secrets = Secrets { master_key: MasterKey::generate(), admin_token: AdminToken::generate() };
-        let shop = Self::start(dir, secrets, |_| ()).await;
+        let shop = Self::start(dir, secrets, change).await;
         shop.fill().await;
         shop
     }

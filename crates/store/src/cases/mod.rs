@@ -10,6 +10,7 @@ mod dead_letters;
 mod events;
 pub(crate) mod inbox;
 mod ledger;
+mod levels;
 pub(crate) mod listing;
 mod locks;
 mod ops;

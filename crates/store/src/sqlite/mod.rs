@@ -1,6 +1,7 @@
 //! The store on SQLite: one thread writes and sequences, a pool reads, triggers capture what any other program writes.
 
 mod admin;
+mod backup;
 mod changes;
 mod checkpoint;
 mod config;
@@ -25,6 +26,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
+pub use backup::{BackupError, Copied, backup, check};
 pub use config::{Clock, SqliteConfig};
 pub use error::OpenError;
 use mstore_protocol::{BranchKey, Collection, DeviceId, Digest, Head, OperationId, PersonalData, SUB_DIGESTS, Seq, Verdict};

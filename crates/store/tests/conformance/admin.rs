@@ -1,8 +1,8 @@
 //! What operators read, and what a clock starts.
 #![allow(clippy::unwrap_used)]
 
-use mstore_protocol::{Code, Currency};
-use mstore_store::{ChangesError, Listing, SourceWrite, StoreError};
+use mstore_protocol::{Code, Currency, LatencyHistogram, MerchantId, ServiceFigures, Timestamp};
+use mstore_store::{ChangesError, LevelSpan, Listing, SourceWrite, StoreError};
 
 use super::fixture::*;
 
@@ -138,6 +138,38 @@ pub async fn gauges_count(f: Fixture) {
     f.put_ids(&["p", "q"]).await;
     let gauges = f.store.gauges().await.unwrap();
     assert_eq!((gauges.branches, gauges.mirror_rows, gauges.outbox, gauges.marks, gauges.held), (2, 4, 2, 0, 0));
+}
+
+pub async fn service_levels_add_up_and_are_forgotten_in_time(f: Fixture) {
+    let f = f.shop().await;
+    let other = MerchantId::parse("other").unwrap();
+    let figures = |fresh_ms| ServiceFigures {
+        fresh_ms,
+        latency: LatencyHistogram { bounds_ms: vec![5], counts: vec![1, 0] },
+        ..ServiceFigures::default()
+    };
+    let began = f.clock.now();
+    f.store.add_levels([(merchant(), figures(1)), (other.clone(), figures(10))].into()).await.unwrap();
+    f.store.add_levels([(merchant(), figures(2))].into()).await.unwrap();
+    let read = async |merchant: Option<&MerchantId>, length_s: u32| {
+        let since = Timestamp::from_ms(began.as_ms() - 3_600_000);
+        f.store.levels(merchant, length_s, since).await.unwrap()
+    };
+    let fresh = |spans: &[LevelSpan]| spans.iter().map(|span| span.figures.fresh_ms).collect::<Vec<_>>();
+    let mine = read(Some(&merchant()), 60).await;
+    assert_eq!((fresh(&mine), mine[0].figures.latency.counts.clone()), (vec![3], vec![2, 0]));
+    assert_eq!((mine[0].at.as_ms() % 60_000, began.as_ms() - mine[0].at.as_ms() < 60_000), (0, true));
+    assert_eq!(read(None, 60).await.len(), 2);
+    f.clock.forward_s(60);
+    f.store.add_levels([(merchant(), figures(4))].into()).await.unwrap();
+    assert_eq!(fresh(&read(Some(&merchant()), 60).await), [3, 4]);
+    f.clock.forward_s(3 * 3_600);
+    f.store.add_levels([(merchant(), figures(8))].into()).await.unwrap();
+    assert_eq!(fresh(&read(Some(&merchant()), 60).await), [8], "minutes are kept for two hours");
+    assert_eq!(fresh(&read(Some(&merchant()), 3_600).await).iter().sum::<u64>(), 15);
+    f.clock.forward_s(32 * DAY_S);
+    f.store.add_levels([(other.clone(), figures(16))].into()).await.unwrap();
+    assert_eq!(fresh(&read(None, 3_600).await), [16], "hours for a month");
 }
 
 pub async fn a_closed_store_says_so(f: Fixture) {

@@ -69,7 +69,7 @@ macro_rules! store_conformance {
         $crate::store_conformance!(@tests $backend, $make, admin:
             listings_are_paged transactions_leave_their_window a_merchant_may_have_a_window_of_its_own forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
             alarms_that_are_over_are_forgotten_in_time
-            gauges_count a_closed_store_says_so settings_of_a_merchant_are_checked);
+            gauges_count service_levels_add_up_and_are_forgotten_in_time a_closed_store_says_so settings_of_a_merchant_are_checked);
         $crate::store_conformance!(@tests $backend, $make, admission:
             a_product_over_the_row_limit_is_refused a_recipe_counts_towards_its_products_row an_inventory_item_over_the_row_limit_is_refused
             what_is_admitted_is_a_row a_receipt_whose_row_would_not_fit_is_rejected a_stock_beyond_the_range_is_refused

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::{Json as Answer, extract};
-use mstore_protocol::{BranchId, BranchKey, DeviceId, DeviceReport, Head, MerchantId, Problem, Seq, Timestamp};
+use mstore_protocol::{BranchId, BranchKey, DeviceId, DeviceReport, DeviceState, Head, MerchantId, Problem, Seq, Timestamp};
 use mstore_store::{DeviceRecord, DeviceStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,6 +13,7 @@ use super::{
     Paging,
     devices::{OfBranch, records, state_of},
 };
+use crate::fleet::{Health, Seen};
 
 /// Devices and their lag.
 #[derive(Serialize, ToSchema)]
@@ -45,6 +46,14 @@ pub(crate) struct FleetDevice {
     seq: Option<Seq>,
     /// Commits between the two; null before the first report, when the epochs differ, and for a device that is not active.
     lag_commits: Option<u64>,
+    /// How it is: its report, and the time since.
+    health: Option<Health>,
+    /// How it hears of changes: `mqtt` while live, `http` while polling.
+    transport: Option<&'static str>,
+    /// Whether its digests were the server's, if it reported at the head.
+    digests_equal: Option<bool>,
+    /// How far its clock was ahead of ours when it reported, milliseconds; the report's way included.
+    clock_skew_ms: Option<i64>,
     /// Digests that it found to differ since its app was started; it has mended what differed, or is about to.
     digest_mismatches: u64,
     /// Age of the report, seconds.
@@ -97,6 +106,12 @@ fn with_lag(record: DeviceRecord, heads: &HashMap<BranchKey, Head>, now: Timesta
     let present = record.report.as_ref().filter(|_| record.status == DeviceStatus::Active);
     let report: Option<DeviceReport> = present.and_then(|report| serde_json::from_value(report.clone()).ok());
     let digest_mismatches = report.as_ref().and_then(|report| report.counters.get("digest_mismatches").copied()).unwrap_or(0);
+    let health = report.as_ref().zip(record.reported_at).map(|(report, at)| Health::of(Some(Seen { report, at, branch_had: None }), now));
+    let clock_skew_ms = report.as_ref().zip(record.reported_at).map(|(report, at)| report.device_time.as_ms() - at.as_ms());
+    let transport = report.as_ref().and_then(transport);
+    let at_head = report.as_ref().zip(head).filter(|(report, head)| report.cursor == Some(head.cursor()) && !report.digests.is_empty());
+    let digests_equal =
+        at_head.map(|(report, head)| report.digests.iter().all(|(collection, digest)| head.digests.get(collection) == Some(digest)));
     let cursor = report.and_then(|report| report.cursor);
     let lag = |head: &Head| cursor.filter(|cursor| cursor.epoch == head.epoch).map(|cursor| head.seq.saturating_sub(cursor.seq));
     FleetDevice {
@@ -104,6 +119,10 @@ fn with_lag(record: DeviceRecord, heads: &HashMap<BranchKey, Head>, now: Timesta
         head_seq: head.map(|head| head.seq),
         seq: cursor.map(|cursor| cursor.seq),
         lag_commits: head.and_then(lag),
+        health,
+        transport,
+        digests_equal,
+        clock_skew_ms,
         digest_mismatches,
         reported_s_ago: record.reported_at.map(|at| (now.as_ms() - at.as_ms()) / 1_000),
         device_id: record.device,
@@ -113,5 +132,15 @@ fn with_lag(record: DeviceRecord, heads: &HashMap<BranchKey, Head>, now: Timesta
         status: record.status,
         reported_at: record.reported_at,
         report: record.report,
+    }
+}
+
+fn transport(report: &DeviceReport) -> Option<&'static str> {
+    match report.state {
+        DeviceState::Live => Some("mqtt"),
+        DeviceState::Polling => Some("http"),
+        DeviceState::Starting | DeviceState::CatchingUp | DeviceState::Offline | DeviceState::NeedsSnapshot | DeviceState::Blocked(_) => {
+            None
+        }
     }
 }
