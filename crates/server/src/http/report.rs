@@ -5,9 +5,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use axum::{extract, http::StatusCode};
-use mstore_protocol::{Code, DeviceId, DeviceReport, Problem, limits::REPORT_BYTES_MAX};
-use mstore_store::DeviceChange;
+use axum::{
+    extract,
+    http::{HeaderValue, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use mstore_protocol::{Code, DeviceId, DeviceReport, Problem, ROTATE_HEADER, limits::REPORT_BYTES_MAX};
+use mstore_store::{By, DeviceChange};
 
 use super::{App, State, body::Json, caller::Device, problem::Refusal};
 
@@ -51,14 +55,14 @@ async fn stored_mismatches(app: &App, device: &DeviceId) -> Result<u64, Refusal>
     path = "/v1/devices/self/report",
     tag = "device",
     request_body = DeviceReport,
-    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 204, description = "With the header `mstore-rotate: now` when the device should get another token"), (status = "default", body = Problem, content_type = "application/problem+json")),
     security(("device" = [])),
 )]
 pub(crate) async fn report(
     extract::State(app): State,
-    Device(record): Device,
+    Device { record, address }: Device,
     Json(report): Json<DeviceReport>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     tracing::debug!(
         branch = %record.key,
         device = record.device.as_str(),
@@ -76,11 +80,15 @@ pub(crate) async fn report(
         return Err(Refusal::new(Code::BodyTooLarge, format!("a report of {} bytes; at most {REPORT_BYTES_MAX}", text.len())));
     }
     let report = serde_json::from_str(&text).map_err(|error| Refusal::internal("a report could not be kept", &error))?;
-    app.directory.change(&record.device, DeviceChange::Report(report)).await?;
+    app.directory.change(&record.device, DeviceChange::Report(report), &By::device(&record.device, address)).await?;
     let new_ones = app.mismatches.new_ones(&record.device, reported, stored);
     if new_ones > 0 {
         tracing::warn!(branch = %record.key, device = record.device.as_str(), mismatches = new_ones, "device found rows that were not the server's");
         app.meters.branch(&record.key).mismatches.increment(new_ones);
     }
-    Ok(StatusCode::NO_CONTENT)
+    let mut answer = StatusCode::NO_CONTENT.into_response();
+    if app.directory.wants_rotation(&record) {
+        answer.headers_mut().insert(ROTATE_HEADER, HeaderValue::from_static("now"));
+    }
+    Ok(answer)
 }

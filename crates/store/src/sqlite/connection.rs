@@ -22,6 +22,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../migrations/sqlite/0007_growth.sql")),
     M::up(include_str!("../../migrations/sqlite/0008_windows.sql")),
     M::up(include_str!("../../migrations/sqlite/0009_closing.sql")),
+    M::up(include_str!("../../migrations/sqlite/0010_access.sql")),
 ];
 
 /// Opens the connection that writes, and brings the schema up to date.
