@@ -50,6 +50,11 @@ impl AdminApi {
         Self::new(&args.server, &token)
     }
 
+    /// Whether the token comes from the environment, and not from a file.
+    pub(crate) fn has_token_in_environment() -> bool {
+        std::env::var_os("MSTORE_ADMIN_TOKEN").is_some()
+    }
+
     /// Where the server is.
     pub(crate) fn base(&self) -> &str {
         &self.base

@@ -1,9 +1,9 @@
 //! The configuration, checked: what the raw settings mean to the server.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use mstore_protocol::{Env, PersonalData, Profile, ProfileError};
-use mstore_server::PublicUrls;
+use mstore_server::{PublicUrls, TrustedProxies};
 
 use crate::{
     args::address,
@@ -32,6 +32,9 @@ pub(crate) struct Config {
     pub(crate) public: PublicUrls,
     /// To merchants' backends that decide.
     pub(crate) backend: BackendWay,
+    /// `None`: a till's token has no end.
+    pub(crate) device_token_max_age: Option<Duration>,
+    pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) log: String,
     pub(crate) log_json: bool,
 }
@@ -58,6 +61,7 @@ pub(crate) struct Retention {
     pub(crate) deletion_keep_days: u32,
     pub(crate) operation_keep_days: u32,
     pub(crate) alarm_keep_days: u32,
+    pub(crate) audit_keep_days: u32,
     pub(crate) ledger_keep_days: u32,
     pub(crate) commits_keep_max: u32,
     pub(crate) outbox_per_branch_max: usize,
@@ -70,6 +74,7 @@ impl Default for Retention {
             deletion_keep_days: 30,
             operation_keep_days: 60,
             alarm_keep_days: 90,
+            audit_keep_days: 400,
             ledger_keep_days: 0,
             commits_keep_max: 1_000_000,
             outbox_per_branch_max: 10_000,
@@ -87,11 +92,20 @@ const OUTBOX_MAX: u32 = 1_000_000;
 const COMMITS_MAX: u32 = 100_000_000;
 
 impl RawConfig {
-    fn retention(&self) -> Result<Retention, Failure> {
-        let number = |key, min: u32, max: u32| match self.get(key).parse() {
+    fn number(&self, key: &'static str, min: u32, max: u32) -> Result<u32, Failure> {
+        match self.get(key).parse() {
             Ok(number) if (min..=max).contains(&number) => Ok(number),
             _other => Err(self.wrong(key, format!("{:?} is not a number from {min} to {max}", self.get(key)))),
-        };
+        }
+    }
+
+    fn device_token_max_age(&self) -> Result<Option<Duration>, Failure> {
+        let days = self.number("device_token_max_age_days", 0, DAYS_MAX)?;
+        Ok((days > 0).then(|| Duration::from_secs(u64::from(days) * 86_400)))
+    }
+
+    fn retention(&self) -> Result<Retention, Failure> {
+        let number = |key, min, max| self.number(key, min, max);
         let days = |key| number(key, 1, DAYS_MAX);
         let (transaction_window_days, operation_keep_days) = (days("transaction_window_days")?, days("operation_keep_days")?);
         let ledger_keep_days = number("ledger_keep_days", 0, DAYS_MAX)?;
@@ -105,6 +119,7 @@ impl RawConfig {
             deletion_keep_days: days("deletion_keep_days")?,
             operation_keep_days,
             alarm_keep_days: days("alarm_keep_days")?,
+            audit_keep_days: days("audit_keep_days")?,
             ledger_keep_days,
             commits_keep_max: number("commits_keep_max", 1, COMMITS_MAX)?,
             outbox_per_branch_max: usize::try_from(outbox_per_branch_max).unwrap_or(usize::MAX),
@@ -168,6 +183,8 @@ impl RawConfig {
                 ws: self.url("public_ws_url", &["ws", "wss"])?,
             },
             backend: BackendWay::check(profile, |key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?,
+            device_token_max_age: self.device_token_max_age()?,
+            trusted_proxies: TrustedProxies::parse(self.get("trusted_proxies")).map_err(|why| self.wrong("trusted_proxies", why))?,
             log: self.get("log").to_owned(),
             log_json,
         })
@@ -223,6 +240,9 @@ mod tests {
             "database = \"mysql://x\"",
             "transaction_window_days = \"0\"",
             "alarm_keep_days = \"-1\"",
+            "audit_keep_days = \"0\"",
+            "device_token_max_age_days = \"-1\"",
+            "trusted_proxies = \"proxy.local\"",
             "ledger_keep_days = \"7\"",
             "commits_keep_max = \"0\"",
             "outbox_per_branch_max = \"many\"",

@@ -6,6 +6,7 @@ mod api;
 mod args;
 mod attach;
 mod audit;
+mod audit_log;
 mod backend_config;
 mod backup;
 mod bench;
@@ -20,6 +21,7 @@ mod device;
 mod environment;
 mod failure;
 mod logging;
+mod private_file;
 mod serve;
 mod server_process;
 mod settings;
@@ -27,6 +29,7 @@ mod shop;
 mod stock;
 mod table;
 mod tail;
+mod token;
 mod trigger;
 mod verify;
 
@@ -69,6 +72,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(*args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Device(args) => device::run(args).await,
+        Command::Token(args) => token::run(args).await,
+        Command::Audit(args) => audit_log::run(args).await,
         Command::Stock(args) => stock::run(args).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Trigger(args) => trigger::run(args).await,

@@ -62,6 +62,11 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
     let (broker, accounts) = broker(config)?;
     let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), broker);
     server.accounts = accounts;
+    (server.device_token_max_age, server.trusted_proxies) = (config.device_token_max_age, config.trusted_proxies.clone());
+    if config.database.is_some() {
+        let name = data.server_name().map_err(|error| Failure::unavailable(error.to_string()))?;
+        server.file_token_name = format!("bootstrap-{name}");
+    }
     server.public = config.public.clone();
     server.profile = config.profile;
     server.webhook = config.backend.load().map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;

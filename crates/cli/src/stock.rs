@@ -66,10 +66,8 @@ async fn list(api: &AdminApi, path: &str, columns: &[&str], json: bool) -> Resul
         say(&Value::Array(items).to_string());
         return Ok(());
     }
-    let text = |value: &Value| if value.is_null() { "-".into() } else { value.as_str().map_or_else(|| value.to_string(), str::to_owned) };
-    let rows: Vec<Vec<String>> = items.iter().map(|item| columns.iter().map(|name| text(&item[*name])).collect()).collect();
-    say(&table::render(columns, &rows));
-    say(&format!("{} in all", rows.len()));
+    say(&table::of(columns, &items));
+    say(&format!("{} in all", items.len()));
     Ok(())
 }
 

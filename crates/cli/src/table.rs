@@ -1,5 +1,14 @@
 //! Plain text tables for people: columns as wide as their widest cell.
 
+use serde_json::Value;
+
+/// Renders the members of JSON objects that the headings name; what is not there is a dash.
+pub(crate) fn of(members: &[&str], items: &[Value]) -> String {
+    let text = |value: &Value| if value.is_null() { "-".into() } else { value.as_str().map_or_else(|| value.to_string(), str::to_owned) };
+    let rows: Vec<Vec<String>> = items.iter().map(|item| members.iter().map(|name| text(&item[*name])).collect()).collect();
+    render(members, &rows)
+}
+
 /// Renders rows under headings.
 pub(crate) fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = headings.iter().map(|heading| heading.chars().count()).collect();

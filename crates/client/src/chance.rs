@@ -7,7 +7,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use crate::options::Faults;
 
 /// Throws the dice for one connection or call.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Chance {
     faults: Faults,
     dice: StdRng,

@@ -9,13 +9,15 @@ use std::{
 };
 
 use mstore_engine::{Known, QueuedOperation, Session, SessionConfig};
-use mstore_protocol::{Code, Collection, Cursor, Digest, EnrolRequest, Enrolment, Operation, OperationId, OperationKind, Row, Timestamp};
+use mstore_protocol::{
+    ClaimLink, Code, Collection, Cursor, Digest, EnrolRequest, Enrolment, Operation, OperationId, OperationKind, Row, Timestamp,
+};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::{
     chance::Chance,
     db::{self, DbError, Journalled, LocalDb, NewOperation},
-    driver::{Command, Driver, with_db},
+    driver::{Command, Driver, renew, with_db},
     error::{CommitError, NotDrained, OpenError},
     http::{self, Api},
     journal::checked,
@@ -56,7 +58,6 @@ impl From<Journalled> for DeadLetter {
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
-    enrolment: Mutex<Enrolment>,
     server_url: String,
     seed: u64,
     options: Options,
@@ -64,9 +65,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Redeems a claim code at the server and opens the file for the device that it made. Repeating it after a lost reply burns nothing.
+    /// Redeems a claim code at the server and opens the file for the device that it made. Repeating it after a lost reply burns nothing. Instead of the code it
+    /// takes the whole text of its QR code ([`mstore_protocol::ClaimLink`]), which names the server: that one is used then.
     pub async fn enrol(path: impl AsRef<Path>, server_url: &str, claim_code: &str, options: Options) -> Result<Self, OpenError> {
         let path = path.as_ref();
+        let link = ClaimLink::parse(claim_code);
+        let (server_url, claim_code) = link.as_ref().map_or((server_url, claim_code), |link| (&*link.server, &*link.code));
         // Before anything is sent: whoever reads the claim code on its way could use it first.
         options.check_url(server_url)?;
         let nonce = {
@@ -143,6 +147,7 @@ impl Client {
             stats: Arc::default(),
             freshness: Mutex::new(Freshness::new()),
             online: watch::channel(options.online).0,
+            enrolment: Mutex::new(enrolment.clone()),
             as_of_ms: AtomicI64::new(i64::MIN),
             started: Instant::now(),
             started_at: wall(),
@@ -158,14 +163,14 @@ impl Client {
         let api = Arc::new(make_api(&shared, &server_url, &enrolment, &options, seed)?);
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let session = Session::new(0, config, known);
-        let driver = Driver::new(Arc::clone(&shared), session, enrolment.clone(), broker, api, options.clone(), seed, journal_id, receiver);
+        let driver = Driver::new(Arc::clone(&shared), session, enrolment, broker, api, options.clone(), seed, journal_id, receiver);
         tokio::spawn(driver.run());
-        Ok(Self { shared, enrolment: Mutex::new(enrolment), server_url, seed, options, commands })
+        Ok(Self { shared, server_url, seed, options, commands })
     }
 
     /// Who this device is.
     pub fn enrolment(&self) -> Enrolment {
-        held(&self.enrolment).clone()
+        held(&self.shared.enrolment).clone()
     }
 
     /// Where its database is.
@@ -239,7 +244,7 @@ impl Client {
         kind: fn(mstore_protocol::Receipt) -> OperationKind,
     ) -> Result<Committed, CommitError> {
         let occurred_at = receipt.occurred_at.unwrap_or_else(wall);
-        let device = held(&self.enrolment).device_id.clone();
+        let device = held(&self.shared.enrolment).device_id.clone();
         self.write(occurred_at, None, move |device_seq, product| {
             let default_no = format!("{device}-{device_seq:06}");
             sale::complete(receipt, default_no, occurred_at, product).map(kind)
@@ -345,20 +350,9 @@ impl Client {
 
     /// Gets a new token; the old one ends at the first use of the new one.
     pub async fn rotate(&self) -> Result<(), OpenError> {
-        let enrolment = self.enrolment();
-        let api = make_api(&self.shared, &self.server_url, &enrolment, &self.options, self.seed)?;
-        let unreachable = |detail: String| OpenError::Unreachable { url: self.server_url.clone(), detail };
-        let rotation = api.rotate().await.map_err(|error| match error {
-            http::CallError::Status { problem: Some(problem), .. } => OpenError::Refused(*problem),
-            http::CallError::Status { status, .. } => unreachable(format!("status {status}")),
-            http::CallError::Network(detail) => unreachable(detail),
-        })?;
-        let enrolment = Enrolment { token: rotation.token, ..enrolment };
-        let text = serde_json::to_string(&enrolment).expect("an enrolment is always JSON");
-        with_db(&self.shared.db, true, move |db| db.set_state("enrolment", &text)).await?;
-        let api = make_api(&self.shared, &self.server_url, &enrolment, &self.options, self.seed)?;
-        *held(&self.enrolment) = enrolment.clone();
-        self.tell(Command::Credentials(Box::new(enrolment), Arc::new(api))).await;
+        let api = make_api(&self.shared, &self.server_url, &self.enrolment(), &self.options, self.seed)?;
+        let renewed = renew(&self.shared, &self.server_url, &api).await?;
+        self.tell(Command::Credentials(Box::new(renewed))).await;
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod dead_letters;
 mod effects;
 mod repair;
 mod report;
+mod rotation;
 
 use std::{
     collections::VecDeque,
@@ -29,6 +30,8 @@ use crate::{
     staged::Staged,
 };
 
+pub(crate) use rotation::{Renewed, renew};
+
 /// What the app asks of the task.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -37,7 +40,7 @@ pub(crate) enum Command {
     Online(bool),
     Report,
     DeadLetters,
-    Credentials(Box<Enrolment>, Arc<Api>),
+    Credentials(Box<Renewed>),
     Close(oneshot::Sender<()>),
 }
 
@@ -51,7 +54,9 @@ enum Done {
     Uploaded(UploadOutcome),
     /// Whether the server was told what was decided here, and heard.
     Settled(bool),
-    Reported,
+    /// Whether the server wants this device to get another token.
+    Reported(bool),
+    Rotated(Option<Box<Renewed>>),
 }
 
 /// Commits shown in one local transaction at most, so that a sale never waits long.
@@ -247,7 +252,7 @@ impl Driver {
             let work = tokio::task::spawn_blocking(move || held(&db).checkpoint());
             // A checkpoint that does not come about is made up for by the next.
             let _ = work.await;
-            Done::Reported
+            Done::Reported(false)
         });
     }
 
@@ -314,14 +319,7 @@ impl Driver {
                 self.recount = true;
                 self.settle_dead_letters();
             }
-            Some(Command::Credentials(enrolment, api)) => {
-                self.enrolment = *enrolment;
-                self.api = api;
-                if self.link.take().is_some() {
-                    self.inputs.push_back(Input::Disconnected);
-                }
-                self.inputs.push_back(Input::NetworkChanged { available: true });
-            }
+            Some(Command::Credentials(renewed)) => self.renew(Some(renewed)),
             Some(Command::Close(done)) => self.closing = Some(done),
             // The client was dropped: nobody is there to be told.
             None => self.closing = Some(oneshot::channel().0),
@@ -403,7 +401,8 @@ impl Driver {
                 self.dead_letters_settled(heard);
                 return;
             }
-            Done::Reported => return,
+            Done::Reported(wants_rotation) => return self.rotate_if(wants_rotation),
+            Done::Rotated(renewed) => return self.renew(renewed),
         };
         self.inputs.push_back(input);
     }

@@ -162,6 +162,12 @@ impl Api {
         Ok(Self { http, server, branch, bearer, online, chance: Mutex::new(chance), stats })
     }
 
+    /// The same calls with another token.
+    pub(crate) fn renewed(&self, enrolment: &Enrolment) -> Result<Self, OpenError> {
+        let chance = self.chance.lock().expect("no panic while the dice were held").clone();
+        Self::new(self.http.clone(), &self.server, enrolment, self.online.clone(), chance, Arc::clone(&self.stats))
+    }
+
     /// Waits for `work`, unless the network is switched off meanwhile.
     async fn unless_cut<T>(&self, work: impl Future<Output = reqwest::Result<T>>) -> Result<T, CallError> {
         let mut online = self.online.clone();

@@ -37,8 +37,8 @@ pub use error::{CommitError, DbError, ExportError, NotDrained, OpenError, WipeEr
 pub use journal::{Exported, Journal};
 pub use mstore_engine::Counters;
 pub use mstore_protocol::{
-    Collection, Cursor, DeviceState, Digest, Enrolment, Money, OperationId, OperationKind, Profile, Quantity, StockAct, StockTarget,
-    Tender, Timestamp, Transfer,
+    ClaimLink, Collection, Cursor, DeviceState, Digest, Enrolment, Money, OperationId, OperationKind, Profile, Quantity, StockAct,
+    StockTarget, Tender, Timestamp, Transfer,
 };
 pub use options::{Faults, Options};
 pub use sale::{Committed, NewLine, NewReceipt};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use mstore_engine::QueuedOperation;
-use mstore_protocol::{Cursor, DeviceState, Timestamp};
+use mstore_protocol::{Cursor, DeviceState, Enrolment, Timestamp};
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::{
@@ -107,6 +107,8 @@ pub(crate) struct Shared {
     pub(crate) online: watch::Sender<bool>,
     /// Wall milliseconds when the device was last known to be at the head; `i64::MIN`: never.
     pub(crate) as_of_ms: AtomicI64,
+    /// Who this device is; its token changes.
+    pub(crate) enrolment: Mutex<Enrolment>,
     pub(crate) started: Instant,
     pub(crate) started_at: Timestamp,
 }

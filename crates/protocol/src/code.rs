@@ -85,6 +85,7 @@ codes! {
     CredentialsMissing = "credentials_missing", 401, Never, "No credentials", "send Authorization: Bearer <device_id>:<token>, or an admin token";
     CredentialsRefused = "credentials_refused", 401, Never, "Wrong credentials", "check the token; enrol the device again if it was lost";
     DeviceRevoked = "device_revoked", 401, Never, "This device was revoked", "make a claim code (mstore-sync device add … --id) and start it with --claim";
+    TokenExpired = "token_expired", 401, Never, "The token's time is over", "a till: make a claim code (mstore-sync device add … --id) and start it with --claim; an administrator: mstore-sync token add, or rotate";
     Forbidden = "forbidden", 403, Never, "Not your branch or role", "use credentials of this branch, or an admin token; a till that was moved needs a new claim code";
     NotFound = "not_found", 404, Never, "No such thing", "check the path and the names in it";
     UnknownCollection = "unknown_collection", 404, Never, "No such collection", "use one that the head's digests name";

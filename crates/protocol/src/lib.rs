@@ -4,6 +4,7 @@
 
 mod canonical;
 mod changes;
+mod claim_link;
 mod code;
 mod cursor;
 mod dead_letter;
@@ -32,6 +33,7 @@ mod upload;
 
 pub use canonical::{CanonicalError, canonicalise};
 pub use changes::{ChangeLine, ChangesEnd, ChangesFirst, LineOp, Position, PositionError};
+pub use claim_link::ClaimLink;
 pub use code::{Code, Retry};
 pub use cursor::{Cursor, CursorError, Epoch, Seq, Tag};
 pub use dead_letter::{DeadLetterAnswer, DeadLetterReport, DecidedBy, Decision, LocalDecision, OperationDecision};
@@ -50,7 +52,7 @@ pub use personal::{PersonalData, PersonalFound, PersonalKind};
 pub use problem::Problem;
 pub use profile::{Profile, ProfileError};
 pub use quantity::{Quantity, QuantityError};
-pub use report::{DeviceReport, DeviceState, LastError, LatencyHistogram};
+pub use report::{DeviceReport, DeviceState, LastError, LatencyHistogram, ROTATE_HEADER};
 pub use row::{Row, RowError};
 pub use scope::{BranchId, BranchKey, Collection, DeviceId, Env, MerchantId, Scope, SegmentError};
 pub use timestamp::{BusinessDate, Timestamp, TimestampError};

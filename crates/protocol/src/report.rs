@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Code, Collection, Cursor, Digest, Timestamp};
 
+/// On the answer to a report: the device should get another token now, while the one that it has still works.
+pub const ROTATE_HEADER: &str = "mstore-rotate";
+
 /// The state of a device's sync; what the app shows the cashier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state", content = "code")]

@@ -174,6 +174,15 @@ fn cursors() {
 }
 
 #[test]
+fn claim_links() {
+    replay("claim_link", |case| {
+        let link = ClaimLink::parse(text(case)).ok_or("no claim")?;
+        assert_eq!((&*link.server, &*link.code, &*link.to_string()), (field(case, "server"), field(case, "code"), field(case, "written")));
+        Ok::<_, &str>(link.to_string())
+    });
+}
+
+#[test]
 fn quantities() {
     replay("quantity", |case| {
         let quantity = Quantity::parse(text(case))?;

@@ -2,14 +2,15 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use mstore_broker::{Account, AccountBook, AccountPage, DeviceAuth, Principal, RegistrarError};
-use mstore_protocol::{Collection, DeviceId, Env, Scope};
-use mstore_store::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Store, StoreError};
+use mstore_protocol::{Collection, DeviceId, Env, Scope, Timestamp};
+use mstore_store::{By, DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Store, StoreError};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::Instant,
@@ -25,6 +26,8 @@ const CACHE_DEVICES_MAX: usize = 50_000;
 const REVOKED_GENERATIONS: u32 = 8;
 /// Changes that somebody who follows them may be behind with.
 const CHANGES_MAX: usize = 1_024;
+/// Of a token's greatest age: from then on its device rotates it. A till that is switched on once in the third that is left never comes too late.
+const ROTATE_AT: f64 = 2.0 / 3.0;
 /// Devices read at once.
 const ACCOUNTS_PER_PAGE: usize = 500;
 
@@ -36,6 +39,8 @@ pub(crate) struct Directory {
     clock: Clock,
     cache: Mutex<Cache>,
     changes: broadcast::Sender<DeviceId>,
+    /// A device's token is refused when it is older.
+    max_age: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -54,6 +59,9 @@ pub(crate) enum LoginError {
     /// The token was right once.
     #[error("the device was revoked")]
     Revoked,
+    /// The token is right, and too old.
+    #[error("the device's token has expired")]
+    Expired,
     /// The registry could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -61,7 +69,47 @@ pub(crate) enum LoginError {
 
 impl Directory {
     pub(crate) fn new(store: Arc<dyn Store>, master_key: MasterKey, env: Env, clock: Clock) -> Self {
-        Self { store, master_key, env, clock, cache: Mutex::default(), changes: broadcast::channel(CHANGES_MAX).0 }
+        Self { store, master_key, env, clock, cache: Mutex::default(), changes: broadcast::channel(CHANGES_MAX).0, max_age: None }
+    }
+
+    /// Refuses tokens of devices that are older.
+    pub(crate) fn with_max_age(self, max_age: Option<Duration>) -> Self {
+        Self { max_age, ..self }
+    }
+
+    /// How old a device's newest token is, if that matters: as a share of the age at which it ends.
+    fn age(&self, record: &DeviceRecord) -> Option<f64> {
+        let (max_age, made_at) = (self.max_age?, record.token_at?);
+        let age = Duration::from_millis(u64::try_from((self.clock)().as_ms() - made_at.as_ms()).unwrap_or(0));
+        Some(age.as_secs_f64() / max_age.as_secs_f64())
+    }
+
+    fn is_expired(&self, record: &DeviceRecord) -> bool {
+        self.age(record).is_some_and(|age| age >= 1.0)
+    }
+
+    /// Active devices whose token ended after one time and not after another: their connections were opened with it.
+    pub(crate) async fn expired_between(&self, from: Timestamp, to: Timestamp) -> Result<Vec<DeviceId>, StoreError> {
+        let Some(max_age) = self.max_age else { return Ok(Vec::new()) };
+        let max_age_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
+        let ended = |record: &DeviceRecord| record.token_at.is_some_and(|made| (from..to).contains(&made.plus_ms(max_age_ms)));
+        let (mut expired, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.devices(None, after.as_deref(), ACCOUNTS_PER_PAGE).await?;
+            after = page.last().map(|record| record.device.to_string());
+            let is_last = page.len() < ACCOUNTS_PER_PAGE;
+            expired.extend(
+                page.into_iter().filter(|record| record.status == DeviceStatus::Active && ended(record)).map(|record| record.device),
+            );
+            if is_last {
+                return Ok(expired);
+            }
+        }
+    }
+
+    /// Whether a device should get another token now, while the old one works.
+    pub(crate) fn wants_rotation(&self, record: &DeviceRecord) -> bool {
+        self.age(record).is_some_and(|age| age >= ROTATE_AT)
     }
 
     /// Checks a device's token. The first use of a rotated token ends the one before.
@@ -75,11 +123,15 @@ impl Directory {
                 let past = record.generation.saturating_sub(REVOKED_GENERATIONS)..=record.generation;
                 Err(if past.into_iter().any(fits) { LoginError::Revoked } else { LoginError::Refused })
             }
+            DeviceStatus::Active if self.is_expired(&record) => {
+                let is_right = fits(record.generation) || record.previous_generation.is_some_and(fits);
+                Err(if is_right { LoginError::Expired } else { LoginError::Refused })
+            }
             DeviceStatus::Active if fits(record.generation) => {
                 if record.previous_generation.is_none() {
                     return Ok(record);
                 }
-                let retired = self.change(&device, DeviceChange::RetireOld).await?;
+                let retired = self.change(&device, DeviceChange::RetireOld, &By::device(&device, None)).await?;
                 tracing::info!(device = device.as_str(), "old device token retired");
                 Ok(Arc::new(retired))
             }
@@ -94,9 +146,9 @@ impl Directory {
     }
 
     /// Changes a device; nothing answers from before afterwards.
-    pub(crate) async fn change(&self, device: &DeviceId, change: DeviceChange) -> Result<DeviceRecord, StoreError> {
+    pub(crate) async fn change(&self, device: &DeviceId, change: DeviceChange, by: &By) -> Result<DeviceRecord, StoreError> {
         let silent = matches!(change, DeviceChange::Report(_));
-        let changed = self.store.change_device(device, change, (self.clock)()).await;
+        let changed = self.store.change_device(device, change, by, (self.clock)()).await;
         // Reports are not cached, and come from every device every minute.
         if !silent {
             self.forget(device);
@@ -113,8 +165,8 @@ impl Directory {
     }
 
     /// Redeems a claim.
-    pub(crate) async fn redeem(&self, code_hash: [u8; 32], nonce: &str) -> Result<DeviceRecord, StoreError> {
-        let record = self.store.redeem(code_hash, nonce, (self.clock)()).await?;
+    pub(crate) async fn redeem(&self, code_hash: [u8; 32], nonce: &str, from: Option<IpAddr>) -> Result<DeviceRecord, StoreError> {
+        let record = self.store.redeem(code_hash, nonce, from, (self.clock)()).await?;
         self.forget(&record.device);
         Ok(record)
     }
@@ -186,7 +238,7 @@ impl Directory {
     /// known to have: during a rotation the old one, until it used the new one.
     fn to_account(&self, record: &DeviceRecord) -> Option<Account> {
         let generation = record.previous_generation.unwrap_or(record.generation);
-        (record.status == DeviceStatus::Active).then(|| Account {
+        (record.status == DeviceStatus::Active && !self.is_expired(record)).then(|| Account {
             device: record.device.clone(),
             scope: Scope::new(self.env.clone(), record.key.clone()),
             collections: Self::collections(),
@@ -215,7 +267,7 @@ impl DeviceAuth for Directory {
     async fn principal(&self, username: &str) -> Option<Principal> {
         let device = DeviceId::parse(username).ok()?;
         let record = self.record(&device).await.ok()??;
-        (record.status == DeviceStatus::Active).then(|| self.to_principal(&record))
+        (record.status == DeviceStatus::Active && !self.is_expired(&record)).then(|| self.to_principal(&record))
     }
 }
 

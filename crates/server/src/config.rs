@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use mstore_broker::{EmbeddedConfig, EmqxApi, ExternalConfig, NatsConfig, RabbitMqApi};
 use mstore_protocol::{Env, Profile, Timestamp, limits::HEAD_INTERVAL_S};
 
-use crate::{AdminToken, HooksConfig, MasterKey, WebhookConfig};
+use crate::{AdminToken, HooksConfig, MasterKey, TrustedProxies, WebhookConfig};
 
 /// Tells the time; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -35,6 +35,13 @@ pub struct ServerConfig {
     pub public: PublicUrls,
     /// Where operations of merchants whose backend decides are delivered; none: the backend reads them where they are.
     pub webhook: Option<WebhookConfig>,
+    /// What the token of [`Secrets`] is called in the database, default `bootstrap`. Servers that share a database and have files of their own need names of
+    /// their own.
+    pub file_token_name: String,
+    /// Proxies whose word for a caller's address counts, default none.
+    pub trusted_proxies: TrustedProxies,
+    /// A device's token is refused when it is older, default never; a device rotates it when two thirds of that are over.
+    pub device_token_max_age: Option<Duration>,
     /// Bounds.
     pub limits: ServerLimits,
     /// Intervals of the background work.
@@ -54,6 +61,9 @@ impl ServerConfig {
             accounts: BrokerAccounts::default(),
             public: PublicUrls::default(),
             webhook: None,
+            file_token_name: "bootstrap".to_owned(),
+            trusted_proxies: TrustedProxies::default(),
+            device_token_max_age: None,
             limits: ServerLimits::default(),
             timing: Timing::default(),
             clock: system_clock(),
@@ -123,7 +133,7 @@ impl BrokerAccounts {
 pub struct Secrets {
     /// Device tokens are derived from it.
     pub master_key: MasterKey,
-    /// Opens `/v1/admin`.
+    /// The first platform token. The database keeps its hash; a token that ended there opens nothing any more.
     pub admin_token: AdminToken,
 }
 

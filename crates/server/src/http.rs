@@ -20,6 +20,7 @@ mod parameters;
 mod problem;
 mod rate_limit;
 mod report;
+mod roles;
 mod rotate;
 mod router;
 mod rows;

@@ -16,6 +16,7 @@ mod hooks;
 mod http;
 mod listen;
 mod meters;
+mod proxies;
 mod publisher;
 mod running;
 mod steward;
@@ -29,6 +30,7 @@ pub use config::{BrokerAccounts, BrokerConfig, Clock, PublicUrls, Secrets, Serve
 pub use data_dir::{DataDir, DataDirError};
 pub use hooks::{HooksConfig, HooksSecret};
 pub use http::openapi_json;
+pub use proxies::TrustedProxies;
 pub use running::{Running, Server, StartError};
 pub use tokens::{AdminToken, MasterKey};
 pub use webhook::{WebhookConfig, WebhookSecret};

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use mstore_broker::{Dynsec, Emqx, ListenAddrs, Nats, RabbitMq, Registrar, RegistrarError};
 use mstore_protocol::Profile;
-use mstore_store::Store;
+use mstore_store::{FileToken, Store, StoreError};
 use tokio::{
     net::TcpListener,
     sync::Semaphore,
@@ -51,6 +51,9 @@ pub enum StartError {
     /// The address where a broker asks.
     #[error("the listener of the hooks: {0}")]
     Hooks(#[source] io::Error),
+    /// The admin token could not be taken up.
+    #[error("the admin token: {0}")]
+    Token(#[from] StoreError),
     /// The HTTP listener is not usable.
     #[error("the HTTP listener: {0}")]
     Http(#[source] io::Error),
@@ -71,8 +74,10 @@ impl Server {
     /// Serves the store on a bound listener and starts the broker. The store is closed by [`Running::shutdown`].
     pub async fn start(config: ServerConfig, store: Arc<dyn Store>, http: TcpListener) -> Result<Running, StartError> {
         let http_addr = http.local_addr().map_err(StartError::Http)?;
+        take_file_token(&config, &*store).await?;
         let master_key = config.secrets.master_key.clone();
-        let directory = Arc::new(Directory::new(store.clone(), master_key, config.env.clone(), config.clock.clone()));
+        let directory = Directory::new(store.clone(), master_key, config.env.clone(), config.clock.clone());
+        let directory = Arc::new(directory.with_max_age(config.device_token_max_age));
         let webhook = config.webhook.clone().map(|webhook| Webhook::new(webhook, config.profile)).transpose();
         let webhook = webhook.map_err(StartError::Webhook)?.map(Arc::new);
         let asked = match config.accounts.hooks() {
@@ -116,6 +121,19 @@ impl Server {
         }
         Ok(running)
     }
+}
+
+/// Makes the token of the server's file a platform token, unless it was one and ended.
+async fn take_file_token(config: &ServerConfig, store: &dyn Store) -> Result<(), StoreError> {
+    let name = &config.file_token_name;
+    match store.keep_file_token(name, config.secrets.admin_token.hash()).await? {
+        FileToken::Kept => {}
+        FileToken::Replaced => {
+            tracing::warn!(token = name, "the file holds another admin token than before: that one opens nothing any more")
+        }
+        FileToken::Ended => tracing::warn!(token = name, "the admin token in the file was rotated or revoked: it opens nothing"),
+    }
+    Ok(())
 }
 
 /// What keeps an external broker's accounts.

@@ -143,10 +143,22 @@ async fn sweep(app: Arc<App>) {
 async fn upkeep(app: Arc<App>) {
     let mut ticks = interval(app.config.timing.upkeep_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked_at = (app.config.clock)();
     loop {
         ticks.tick().await;
         if let Err(error) = app.store.upkeep().await {
             tracing::warn!(%error, "upkeep failed");
+        }
+        let now = (app.config.clock)();
+        match app.directory.expired_between(looked_at, now).await {
+            Ok(expired) => {
+                looked_at = now;
+                for device in expired {
+                    let kicked = app.broker.kick(&device).await;
+                    tracing::warn!(device = device.as_str(), ?kicked, "device token expired");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "expired devices not looked for"),
         }
     }
 }

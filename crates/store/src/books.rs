@@ -6,7 +6,7 @@ use mstore_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Page, StoreError, Written};
+use crate::{By, Page, StoreError, Written};
 
 /// Rejected operations, and the one decision about each.
 #[async_trait]
@@ -34,7 +34,7 @@ pub trait StockBooks: Send + Sync {
     async fn oversells(&self, of: BooksOf, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 
     /// Somebody has looked after one; the first note stays.
-    async fn settle_oversell(&self, merchant: &MerchantId, n: u64, note: &str) -> Result<(), StoreError>;
+    async fn settle_oversell(&self, merchant: &MerchantId, n: u64, note: &str, by: &By) -> Result<(), StoreError>;
 
     /// Transfers, newest first, a page; without those that arrived unless asked for.
     async fn transfers(&self, of: BooksOf, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
@@ -84,6 +84,8 @@ pub struct Decide {
     pub act: DeadLetterAct,
     /// Why, for the record.
     pub reason: String,
+    /// Who decides.
+    pub by: By,
 }
 
 /// A decision that counts.

@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of HTTP, MQTT or tokens; it publishes nothing. A store hands out what is durable and forgets it when told.
 
+mod access;
 mod books;
 mod cases;
 #[doc(hidden)]
@@ -18,6 +19,9 @@ mod store;
 mod sweep_position;
 mod text;
 
+pub use access::{
+    Act, ActorRole, AdminRole, AdminTokens, AuditLog, AuditOf, By, FileToken, NewToken, Presented, TokenChange, TokenHash, TokenRecord,
+};
 pub use books::{BooksOf, DeadLetterAct, DeadLetters, DeadLettersOf, Decide, Decided, Imbalance, StockBooks, TransferArrival};
 pub use inbox::{Attempt, Due, Inbox, InboxBacklog, InboxOf};
 pub use model::*;

@@ -8,6 +8,8 @@ use mstore_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::By;
+
 /// Why a use case was not carried out; nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -237,6 +239,8 @@ pub enum SourceWrite {
     ConfirmHold {
         /// Of which branch.
         key: BranchKey,
+        /// Who lets it.
+        by: By,
     },
 }
 
@@ -405,6 +409,8 @@ pub struct NewClaim {
     pub name: String,
     /// Not valid after.
     pub expires_at: Timestamp,
+    /// Who makes it.
+    pub by: By,
 }
 
 /// Whether a device may do anything.
@@ -438,8 +444,12 @@ pub struct DeviceRecord {
     pub branches: Vec<BranchId>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When its newest token was made; `None` before its first.
+    pub token_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// When somebody said that it is lost.
+    pub lost_at: Option<Timestamp>,
     /// When it last reported.
     pub reported_at: Option<Timestamp>,
     /// Its last report, as JSON.
@@ -455,10 +465,23 @@ pub enum DeviceChange {
     RetireOld,
     /// It may nothing any more; tokens of the past never work again.
     Revoke,
+    /// The same, and nobody knows where it is.
+    Lose,
     /// Another branch of the same merchant.
     Move(BranchId),
     /// Its latest report.
     Report(serde_json::Value),
+}
+
+/// How far a journal of a device was handed in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JournalSeen {
+    /// The journal: made with the device's local database.
+    pub journal_id: String,
+    /// The highest number seen of it.
+    pub device_seq: u64,
+    /// When the last operation of it came.
+    pub at: Timestamp,
 }
 
 /// What to list.
@@ -480,6 +503,10 @@ pub enum Listing {
     Transactions(BranchKey),
     /// Alarms, newest first.
     Alarms,
+    /// One merchant.
+    Merchant(MerchantId),
+    /// Alarms of a merchant, newest first.
+    AlarmsOf(MerchantId),
 }
 
 /// One page of a listing.

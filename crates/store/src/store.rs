@@ -1,6 +1,6 @@
 //! The traits: what a server needs of its storage, as whole use cases.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use mstore_protocol::{
@@ -8,7 +8,7 @@ use mstore_protocol::{
 };
 use tokio::sync::{Notify, broadcast};
 
-use crate::{DeadLetters, Inbox, StockBooks, model::*};
+use crate::{AdminTokens, AuditLog, By, DeadLetters, Inbox, StockBooks, model::*};
 
 /// Takes the rows of a `/changes` answer, in (seq, collection, id) order, while the store's one consistent read lasts.
 pub trait RowSink: Send {
@@ -66,8 +66,8 @@ pub trait Registry: Send + Sync {
     /// Makes a claim, and the device if there is none.
     async fn claim(&self, claim: NewClaim) -> Result<DeviceRecord, StoreError>;
 
-    /// Redeems a claim once; the same nonce again gets the same device, another nonce `claim_refused`.
-    async fn redeem(&self, code_hash: [u8; 32], nonce: &str, now: Timestamp) -> Result<DeviceRecord, StoreError>;
+    /// Redeems a claim once, for who calls from an address; the same nonce again gets the same device, another nonce `claim_refused`.
+    async fn redeem(&self, code_hash: [u8; 32], nonce: &str, from: Option<IpAddr>, now: Timestamp) -> Result<DeviceRecord, StoreError>;
 
     /// One device.
     async fn device(&self, device: &DeviceId) -> Result<Option<DeviceRecord>, StoreError>;
@@ -75,8 +75,14 @@ pub trait Registry: Send + Sync {
     /// Devices by id, of a branch or all.
     async fn devices(&self, key: Option<&BranchKey>, after: Option<&str>, limit: usize) -> Result<Vec<DeviceRecord>, StoreError>;
 
+    /// Devices of a merchant by id.
+    async fn devices_of(&self, merchant: &MerchantId, after: Option<&str>, limit: usize) -> Result<Vec<DeviceRecord>, StoreError>;
+
     /// Changes a device and answers what it is then.
-    async fn change_device(&self, device: &DeviceId, change: DeviceChange, now: Timestamp) -> Result<DeviceRecord, StoreError>;
+    async fn change_device(&self, device: &DeviceId, change: DeviceChange, by: &By, now: Timestamp) -> Result<DeviceRecord, StoreError>;
+
+    /// How far each journal of a device was handed in, the newest first.
+    async fn journals_of(&self, device: &DeviceId) -> Result<Vec<JournalSeen>, StoreError>;
 }
 
 /// What operators read, and the upkeep that a clock starts.
@@ -133,6 +139,9 @@ pub trait Sharing: Send + Sync {
 }
 
 /// A whole store.
-pub trait Store: SyncStore + Registry + Admin + DeadLetters + StockBooks + Inbox + ServiceLevels + Sharing {}
+pub trait Store:
+    SyncStore + Registry + Admin + AdminTokens + AuditLog + DeadLetters + StockBooks + Inbox + ServiceLevels + Sharing
+{
+}
 
-impl<T: SyncStore + Registry + Admin + DeadLetters + StockBooks + Inbox + ServiceLevels + Sharing> Store for T {}
+impl<T: SyncStore + Registry + Admin + AdminTokens + AuditLog + DeadLetters + StockBooks + Inbox + ServiceLevels + Sharing> Store for T {}

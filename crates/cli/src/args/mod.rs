@@ -1,5 +1,6 @@
 //! The command line: names, defaults and help of every command. No behaviour.
 
+mod access;
 mod attach;
 mod backend;
 mod backup;
@@ -11,6 +12,7 @@ mod run;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+pub(crate) use access::{AuditArgs, Role, TokenAction, TokenArgs, time};
 pub(crate) use attach::{AttachArgs, DetachArgs, OnOff};
 pub(crate) use backup::{BackupArgs, RestoreArgs};
 pub(crate) use bench::{BenchArgs, BenchName, Via};
@@ -40,8 +42,12 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// A shop whose tills stay true, from one command: server, broker and real tills over loopback, then a verdict.
     Demo(DemoArgs),
-    /// Add, list, rotate, revoke, move or run a till.
+    /// Add, list, rotate, revoke, lose, move or run a till.
     Device(DeviceArgs),
+    /// Admin tokens: add, list, rotate, revoke.
+    Token(TokenArgs),
+    /// Who did what to tills, tokens and the books, when, and from where.
+    Audit(AuditArgs),
     /// The books of the stock: exceptions, goods in transit.
     Stock(StockArgs),
     /// Watch what is published, live and decoded.
@@ -108,6 +114,12 @@ pub(crate) struct ServeArgs {
     pub(crate) external: ExternalArgs,
     #[command(flatten)]
     pub(crate) backend: backend::BackendArgs,
+    /// Days after which a till's token is refused; the till rotates it before [default: 0, never].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) device_token_max_age_days: Option<String>,
+    /// Proxies whose X-Forwarded-For counts, addresses or networks, separated by commas [default: none].
+    #[arg(long, value_name = "ADDRS")]
+    pub(crate) trusted_proxies: Option<String>,
     /// Certificate chain (PEM) of the MQTT listener.
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_cert: Option<String>,
@@ -165,6 +177,9 @@ pub(crate) struct RetentionArgs {
     /// Days that alarms are kept once they are over [default: 90].
     #[arg(long, value_name = "DAYS")]
     pub(crate) alarm_keep_days: Option<String>,
+    /// Days that acts stay in the audit log [default: 400].
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) audit_keep_days: Option<String>,
     /// Days that movements of the ledger are kept one by one; older ones become one per item, and go to an archive [default: 0, for ever].
     #[arg(long, value_name = "DAYS")]
     pub(crate) ledger_keep_days: Option<String>,
@@ -250,6 +265,12 @@ pub(crate) enum DeviceAction {
         /// What people call it.
         #[arg(long, default_value = "")]
         name: String,
+        /// Show the code as a QR code, for the till's camera; on a terminal it is shown anyway.
+        #[arg(long)]
+        qr: bool,
+        /// Write the QR code into this file, readable by its owner only: who has the picture has the code.
+        #[arg(long, value_name = "FILE")]
+        png: Option<PathBuf>,
         #[command(flatten)]
         admin: AdminArgs,
         /// Print JSON.
@@ -279,6 +300,16 @@ pub(crate) enum DeviceAction {
         id: String,
         #[command(flatten)]
         admin: AdminArgs,
+    },
+    /// Shut out a till that nobody can find, and say what it held.
+    Lost {
+        /// The till.
+        id: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Move a till to another branch of the merchant.
     Move {

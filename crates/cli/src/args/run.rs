@@ -16,7 +16,8 @@ pub(crate) struct RunArgs {
     /// The till's local database.
     #[arg(long, default_value = "./till.db")]
     pub(crate) db: PathBuf,
-    /// Claim code from `device add`: the first time, and after the till was moved, revoked or lost its token.
+    /// Claim code from `device add`, or the text of its QR code, which names the server, too: the first time, and after the till was moved, revoked or lost its
+    /// token.
     #[arg(long)]
     pub(crate) claim: Option<String>,
     /// One JSON line per change of status instead of the table; commands come from stdin all the same.

@@ -39,6 +39,8 @@ impl Backend {
             broker: None,
             public: mstore_server::PublicUrls::default(),
             backend: Default::default(),
+            device_token_max_age: None,
+            trusted_proxies: mstore_server::TrustedProxies::default(),
             log: String::new(),
             log_json: false,
         };

@@ -1,5 +1,6 @@
 //! `device`: the life of a till as an administrator leads it, and `device run`, a till on this terminal.
 
+mod claim_picture;
 mod command;
 mod dead_letters;
 mod journal;
@@ -7,25 +8,33 @@ mod run;
 mod said;
 mod screen;
 
-use mstore_protocol::BranchId;
+use std::{io::IsTerminal as _, path::Path};
+
+use claim_picture::Picture;
+use mstore_protocol::{BranchId, BranchKey, ClaimLink};
 use serde_json::{Value, json};
 
 use crate::{
     api::{AdminApi, encode},
     args::{AdminArgs, DeviceAction, DeviceArgs},
     failure::Failure,
+    private_file,
     shop::branch_key,
     table,
 };
 
 pub(crate) async fn run(args: DeviceArgs) -> Result<(), Failure> {
     match args.action {
-        DeviceAction::Add { branch, id, name, admin, json } => add(&branch, id, &name, &admin, json).await,
+        DeviceAction::Add { branch, id, name, qr, png, admin, json } => {
+            let claim = claim(&branch, id, &name, &admin).await?;
+            show(&claim, &admin.server, (qr, png.as_deref()), json)
+        }
         DeviceAction::List { branch, admin, json } => list(branch.as_deref(), &admin, json).await,
         DeviceAction::Rotate { id, admin } => {
             act(&id, "rotate", &json!({}), &admin, "the till must be given this token, or enrol again with a claim code").await
         }
         DeviceAction::Revoke { id, admin } => act(&id, "revoke", &json!({}), &admin, "connection closed, credential gone").await,
+        DeviceAction::Lost { id, admin, json } => lose(&id, &admin, json).await,
         DeviceAction::Move { id, branch, admin } => {
             act(
                 &id,
@@ -54,19 +63,65 @@ fn to_branch(raw: &str) -> Result<Value, Failure> {
     Ok(json!({ "branch": branch }))
 }
 
-#[allow(clippy::print_stdout)]
-async fn add(branch: &str, id: Option<String>, name: &str, admin: &AdminArgs, json: bool) -> Result<(), Failure> {
+/// A claim code as the server made it.
+struct Claim {
+    key: BranchKey,
+    link: ClaimLink,
+    answer: Value,
+}
+
+async fn claim(branch: &str, id: Option<String>, name: &str, admin: &AdminArgs) -> Result<Claim, Failure> {
     let key = branch_key(branch)?;
     let body = json!({ "merchant": key.merchant, "branch": key.branch, "device_id": id, "name": name });
-    let claim = AdminApi::from_args(admin)?.post("/v1/admin/devices", &body).await?;
+    let mut answer = AdminApi::from_args(admin)?.post("/v1/admin/devices", &body).await?;
+    let code = answer["code"].as_str().unwrap_or_default().to_owned();
+    // What the server says of itself; the address that this command used may be a way that tills do not have.
+    let server = answer["enrol_url"].as_str().and_then(|url| url.strip_suffix("/v1/devices/enrol")).unwrap_or(&admin.server).to_owned();
+    let link = ClaimLink { server, code };
+    answer["qr_text"] = link.to_string().into();
+    Ok(Claim { key, link, answer })
+}
+
+#[allow(clippy::print_stdout)]
+fn show(Claim { key, link, answer }: &Claim, server: &str, (qr, png): (bool, Option<&Path>), json: bool) -> Result<(), Failure> {
+    let picture = Picture::of(link)?;
+    if let Some(file) = png {
+        private_file::write(file, &picture.to_png()?)?;
+    }
     if json {
-        println!("{claim}");
+        println!("{answer}");
         return Ok(());
     }
-    let code = claim["code"].as_str().unwrap_or_default();
-    println!("till {} of {key}", claim["device_id"].as_str().unwrap_or_default());
-    println!("claim code {code}, good until {}", claim["expires_at"].as_str().unwrap_or_default());
-    println!("next: mstore-sync device run --server {} --db till.db --claim {code}", admin.server);
+    println!("till {} of {key}", answer["device_id"].as_str().unwrap_or_default());
+    println!("claim code {}, good until {}", link.code, answer["expires_at"].as_str().unwrap_or_default());
+    if qr || std::io::stdout().is_terminal() {
+        print!("{}", picture.to_text());
+    }
+    if let Some(file) = png {
+        println!("QR code in {}", file.display());
+    }
+    println!("next: mstore-sync device run --server {server} --db till.db --claim {}", link.code);
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+async fn lose(id: &str, admin: &AdminArgs, json: bool) -> Result<(), Failure> {
+    let lost = AdminApi::from_args(admin)?.post(&format!("/v1/admin/devices/{}/lost", encode(id)), &json!({})).await?;
+    if json {
+        println!("{lost}");
+        return Ok(());
+    }
+    println!("lost {id}: connection closed, credential gone");
+    let reported = lost["reported_at"].as_str().map_or_else(
+        || "it never reported: what it held nobody knows".to_owned(),
+        |at| format!("when it reported last, at {at}, it had {} operations that were not sent", lost["unsent"]),
+    );
+    println!("{reported}");
+    for journal in lost["journals"].as_array().into_iter().flatten() {
+        let (id, at) = (journal["journal_id"].as_str().unwrap_or_default(), journal["at"].as_str().unwrap_or_default());
+        println!("journal {id}: everything up to number {} may be here, the last came at {at}", journal["device_seq"]);
+    }
+    println!("next: {}", lost["next"].as_str().unwrap_or_default());
     Ok(())
 }
 

@@ -27,10 +27,10 @@ impl Driver {
         let report = self.report();
         let api = Arc::clone(&self.api);
         self.calls.spawn(async move {
-            if let Err(error) = api.report(&report).await {
+            Done::Reported(api.report(&report).await.unwrap_or_else(|error| {
                 tracing::debug!(?error, "the report did not reach the server");
-            }
-            Done::Reported
+                false
+            }))
         });
     }
 

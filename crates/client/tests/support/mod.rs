@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,8 @@ pub struct Shop {
     pub store: Arc<dyn Store>,
     pub dir: tempfile::TempDir,
     pub admin: AdminToken,
+    /// How far the server's clock is ahead of the system's.
+    pub ahead_ms: Arc<AtomicI64>,
 }
 
 pub fn key() -> BranchKey {
@@ -54,16 +59,29 @@ fn product(id: &str) -> Product {
 
 impl Shop {
     pub async fn open() -> Self {
+        Self::opened(None).await
+    }
+
+    /// One where a device's token ends at an age.
+    pub async fn with_max_age(max_age: Duration) -> Self {
+        Self::opened(Some(max_age)).await
+    }
+
+    async fn opened(device_token_max_age: Option<Duration>) -> Self {
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = SqliteStore::open(SqliteConfig::new(dir.path().join("mstore.db"), system_clock())).unwrap();
         let secrets = Secrets { master_key: MasterKey::generate(), admin_token: AdminToken::generate() };
         let admin = secrets.admin_token.clone();
-        let config = ServerConfig::new(Env::parse("test").unwrap(), secrets, EmbeddedConfig::tcp("127.0.0.1:0".parse().unwrap()));
+        let ahead_ms = Arc::new(AtomicI64::new(0));
+        let (ahead, system) = (ahead_ms.clone(), system_clock());
+        let mut config = ServerConfig::new(Env::parse("test").unwrap(), secrets, EmbeddedConfig::tcp("127.0.0.1:0".parse().unwrap()));
+        config.clock = Arc::new(move || system().plus_ms(ahead.load(Ordering::SeqCst)));
+        config.device_token_max_age = device_token_max_age;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let running = Server::start(config, store.clone(), listener).await.unwrap();
-        let shop = Self { running, store, dir, admin };
+        let shop = Self { running, store, dir, admin, ahead_ms };
         let merchant = MerchantId::parse("m1").unwrap();
         let settings = Merchant {
             merchant: merchant.clone(),

@@ -1,5 +1,6 @@
-//! `/v1/admin/…`: what operators and back offices do, with the admin token.
+//! `/v1/admin/…`: what operators and back offices do, with an admin token.
 
+mod audit;
 mod branches;
 mod dead_letters;
 mod devices;
@@ -17,6 +18,7 @@ mod recipes;
 mod records;
 mod stock_moves;
 mod tail;
+mod tokens;
 mod transfers;
 mod verify;
 
@@ -69,12 +71,18 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(devices::read))
         .routes(routes!(devices::rotate))
         .routes(routes!(devices::revoke))
+        .routes(routes!(devices::lose))
         .routes(routes!(devices::move_device))
         .routes(routes!(fleet::fleet))
         .routes(routes!(overview::overview))
         .routes(routes!(overview::levels))
         .routes(routes!(verify::verify))
         .routes(routes!(tail::tail))
+        .routes(routes!(audit::list))
+        .routes(routes!(tokens::list, tokens::add))
+        .routes(routes!(tokens::rotate))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::rotate_own))
 }
 
 /// Which page of a listing.

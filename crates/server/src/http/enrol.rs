@@ -34,8 +34,9 @@ pub(crate) async fn enrol(
     if !(1..=TEXT_BYTES_MAX).contains(&request.nonce.len()) {
         return Err(Refusal::malformed(format!("nonce: 1 to {TEXT_BYTES_MAX} bytes of random text")));
     }
+    let from = Some(app.config.trusted_proxies.address_of(peer, &headers));
     let redeemed = match ClaimCode::parse(&request.code) {
-        Some(code) => app.directory.redeem(code.hash(), &request.nonce).await.map_err(Refusal::from),
+        Some(code) => app.directory.redeem(code.hash(), &request.nonce, from).await.map_err(Refusal::from),
         None => Err(Refusal::new(Code::ClaimRefused, "this is not a claim code: 12 letters and digits")),
     };
     let record = redeemed.inspect_err(|refusal| {

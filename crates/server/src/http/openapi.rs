@@ -24,7 +24,7 @@ use utoipa::{
     tags(
         (name = "device", description = "Called by tills with `Authorization: Bearer <device_id>:<token>`"),
         (name = "backend", description = "Called by backends that share no database"),
-        (name = "admin", description = "Called by operators with the admin token"),
+        (name = "admin", description = "Called by operators with an admin token"),
         (name = "operations", description = "Called by supervisors and dashboards"),
     ),
     components(schemas(ChangesLine, mstore_protocol::ChangesFirst, mstore_protocol::ChangesEnd, mstore_protocol::Code)),
@@ -36,7 +36,7 @@ struct Schemes;
 impl Modify for Schemes {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_with(Components::new);
-        for (name, text) in [("device", "`<device_id>:<token>`"), ("admin", "The admin token")] {
+        for (name, text) in [("device", "`<device_id>:<token>`"), ("admin", "An admin token")] {
             let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(text)).build();
             components.add_security_scheme(name, SecurityScheme::Http(scheme));
         }

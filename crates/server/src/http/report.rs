@@ -1,8 +1,12 @@
 //! `POST /v1/devices/self/report`: how a device is doing, so that no till is stale in silence.
 
-use axum::{extract, http::StatusCode};
-use mstore_protocol::{Code, DeviceId, DeviceReport, Problem, ServiceFigures, limits::REPORT_BYTES_MAX};
-use mstore_store::DeviceChange;
+use axum::{
+    extract,
+    http::{HeaderValue, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use mstore_protocol::{Code, DeviceId, DeviceReport, Problem, ROTATE_HEADER, ServiceFigures, limits::REPORT_BYTES_MAX};
+use mstore_store::{By, DeviceChange};
 
 use super::{App, State, body::Json, caller::Device, problem::Refusal};
 
@@ -18,14 +22,14 @@ async fn before(app: &App, device: &DeviceId) -> Result<Option<DeviceReport>, Re
     path = "/v1/devices/self/report",
     tag = "device",
     request_body = DeviceReport,
-    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 204, description = "With the header `mstore-rotate: now` when the device should get another token"), (status = "default", body = Problem, content_type = "application/problem+json")),
     security(("device" = [])),
 )]
 pub(crate) async fn report(
     extract::State(app): State,
-    Device(record): Device,
+    Device { record, address }: Device,
     Json(report): Json<DeviceReport>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     tracing::debug!(
         branch = %record.key,
         device = record.device.as_str(),
@@ -42,7 +46,7 @@ pub(crate) async fn report(
         return Err(Refusal::new(Code::BodyTooLarge, format!("a report of {} bytes; at most {REPORT_BYTES_MAX}", text.len())));
     }
     let kept = serde_json::from_str(&text).map_err(|error| Refusal::internal("a report could not be kept", &error))?;
-    app.directory.change(&record.device, DeviceChange::Report(kept)).await?;
+    app.directory.change(&record.device, DeviceChange::Report(kept), &By::device(&record.device, address)).await?;
     let achieved = ServiceFigures::between(before.as_ref(), &report);
     let new_ones = |counter| report.counted_since(before.as_ref(), counter);
     let meters = app.meters.branch(&record.key);
@@ -55,5 +59,9 @@ pub(crate) async fn report(
         tracing::warn!(branch = %record.key, device = record.device.as_str(), mismatches, "device found rows that were not the server's");
         meters.mismatches.increment(mismatches);
     }
-    Ok(StatusCode::NO_CONTENT)
+    let mut answer = StatusCode::NO_CONTENT.into_response();
+    if app.directory.wants_rotation(&record) {
+        answer.headers_mut().insert(ROTATE_HEADER, HeaderValue::from_static("now"));
+    }
+    Ok(answer)
 }

@@ -26,7 +26,7 @@ async fn every_documented_route_answers_and_asks_for_credentials() {
     let mut routes = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         let concrete = path.replace("{merchant}", "m1").replace("{branch}", "b1").replace("{id}", "x");
-        let concrete = concrete.replace("{product_id}", "x").replace("{device}", "x");
+        let concrete = concrete.replace("{product_id}", "x").replace("{device}", "x").replace("{name}", "x");
         assert!(!concrete.contains('{'), "{concrete}");
         for method in item.as_object().unwrap().keys().filter(|key| *key != "parameters") {
             routes += 1;

@@ -16,6 +16,8 @@ struct Gate {
     shop: Shop,
     till: Till,
     code: String,
+    /// A token that changes itself.
+    rotated: String,
 }
 
 impl Gate {
@@ -24,7 +26,9 @@ impl Gate {
         let till = shop.enrol("till-1", "b1").await;
         shop.enrol("till-2", "b1").await;
         let code = shop.claim("till-5", "b1").await;
-        Self { shop, till, code }
+        shop.token("desk", "read_only", None).await;
+        let rotated = shop.token("rotated", "merchant", Some("m1")).await;
+        Self { shop, till, code, rotated }
     }
 
     /// A body that the route understands, as often as it is sent.
@@ -64,6 +68,8 @@ impl Gate {
                 "format": "mstore-journal-1", "device_id": "till-2", "merchant": "m1", "branch": "b1", "journal_id": "j2",
                 "exported_at": "2026-11-22T06:41:00.123Z", "operations": []
             }),
+            "POST /v1/admin/tokens" => json!({"name": "guest", "role": "read_only", "merchant": "m1", "expires_in_s": 60}),
+            "POST /v1/admin/tokens/{name}/rotate" | "POST /v1/admin/token/rotate" => json!({"overlap_s": 60}),
             "POST /v1/{merchant}/{branch}/dead-letters" => json!({"journal_id": "j", "open": [new_id()]}),
             "POST /v1/devices/enrol" => json!({"code": self.code, "nonce": "nonce-of-till-5"}),
             "POST /v1/devices/self/report" => json!({
@@ -74,7 +80,12 @@ impl Gate {
     }
 
     async fn send(&self, route: &Route, headers: &[(header::HeaderName, &str)], body: Vec<u8>) -> Answer {
-        let bearer = if is_for_admins(route) { self.shop.admin_token().to_owned() } else { self.till.bearer() };
+        let bearer = match (is_for_admins(route), &*route.path) {
+            // Else this token would be another one soon.
+            (true, "/v1/admin/token/rotate") => self.rotated.clone(),
+            (true, _) => self.shop.admin_token().to_owned(),
+            (false, _) => self.till.bearer(),
+        };
         let mut request = self.shop.http.request(route.method.clone(), self.shop.url(&route.concrete())).bearer_auth(bearer).body(body);
         if !headers.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
             request = request.header(header::CONTENT_TYPE, "application/json");

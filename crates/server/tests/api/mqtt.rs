@@ -64,7 +64,8 @@ impl Mqtt {
         }
         let mut mqtt = Self { stream: TcpStream::connect(shop.running.mqtt_addr().unwrap()).await.unwrap() };
         mqtt.stream.write_all(&packet(0x10, &body)).await.unwrap();
-        let (kind, body) = mqtt.read().await.unwrap();
+        // Closed without a word: refused, too.
+        let Some((kind, body)) = mqtt.read().await else { return Err(u8::MAX) };
         assert_eq!(kind, 0x20);
         if body[1] == 0 { Ok(mqtt) } else { Err(body[1]) }
     }
@@ -75,7 +76,7 @@ impl Mqtt {
         text(&mut body, filter);
         body.push(1);
         self.stream.write_all(&packet(0x82, &body)).await.unwrap();
-        let (kind, body) = self.read().await.unwrap();
+        let Some((kind, body)) = self.read().await else { return false };
         assert_eq!(kind, 0x90);
         body[2] != 0x80
     }

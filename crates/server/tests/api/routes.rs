@@ -26,7 +26,7 @@ impl Route {
             Some("oversells") => "1",
             _ => "tea",
         };
-        let names = [("merchant", "m1"), ("branch", "b1"), ("id", id), ("product_id", "tea"), ("device", "till-2")];
+        let names = [("merchant", "m1"), ("branch", "b1"), ("id", id), ("product_id", "tea"), ("device", "till-2"), ("name", "desk")];
         let path = names.iter().fold(self.path.clone(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value));
         assert!(!path.contains('{'), "{path}: say in routes.rs what stands for this name");
         path

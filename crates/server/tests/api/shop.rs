@@ -106,6 +106,21 @@ impl Shop {
         shop
     }
 
+    /// One that is configured otherwise.
+    pub(crate) async fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = Secrets { master_key: MasterKey::generate(), admin_token: AdminToken::generate() };
+        let shop = Self::start(dir, secrets, change).await;
+        shop.fill().await;
+        shop
+    }
+
+    /// Makes an admin token of a merchant, or of all; its text.
+    pub(crate) async fn token(&self, name: &str, role: &str, merchant: Option<&str>) -> String {
+        let body = json!({"name": name, "role": role, "merchant": merchant});
+        self.admin(Method::POST, "/tokens", body).await.ok()["token"].as_str().unwrap().to_owned()
+    }
+
     /// One whose broker asks over HTTP; with the secret that it shows.
     pub(crate) async fn that_is_asked(backend: &str, secret: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -144,8 +159,14 @@ impl Shop {
 
     /// Stops the server and starts another one on the same data.
     pub(crate) async fn reopen(self) -> Self {
-        let Self { running, dir, secrets, .. } = self;
+        self.reopen_with(|_| ()).await
+    }
+
+    /// The same, with another token in the server's file.
+    pub(crate) async fn reopen_with(self, change: impl FnOnce(&mut Secrets)) -> Self {
+        let Self { running, dir, mut secrets, .. } = self;
         running.shutdown().await;
+        change(&mut secrets);
         Self::start(dir, secrets, |_| ()).await
     }
 

@@ -10,20 +10,20 @@ use crate::{
 };
 
 /// A name that only the branch m1/b1 has.
-const SECRET: &str = "only-in-b1";
+pub(crate) const SECRET: &str = "only-in-b1";
 
-struct Town {
-    shop: Shop,
-    own: Till,
+pub(crate) struct Town {
+    pub(crate) shop: Shop,
+    pub(crate) own: Till,
     /// Of another branch of the merchant.
-    neighbour: Till,
+    pub(crate) neighbour: Till,
     /// Of another merchant whose branch has the same name.
-    stranger: Till,
+    pub(crate) stranger: Till,
     revoked: Till,
 }
 
 impl Town {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let shop = Shop::open().await;
         for (merchant, branch) in [("m2", "b1"), ("M1", "b1")] {
             shop.admin(Method::PUT, &format!("/merchants/{merchant}"), json!({"name": "Other", "currency": "IDR"})).await.ok();
@@ -47,6 +47,8 @@ impl Town {
         let Enrolment { token, .. } = &self.own.enrolment;
         vec![
             ("a guess", "msa_guess".into()),
+            ("the admin token in another case", self.shop.admin_token().to_uppercase()),
+            ("the name of an admin token", "bootstrap".into()),
             ("no device", format!("till-9:{token}")),
             ("another device's token", format!("till-2:{token}")),
             ("a device without its token", "till-1:".into()),
@@ -56,7 +58,7 @@ impl Town {
         ]
     }
 
-    async fn call(&self, route: &Route, bearer: &str) -> Answer {
+    pub(crate) async fn call(&self, route: &Route, bearer: &str) -> Answer {
         let body = route.takes_body.then(|| json!({}));
         self.shop.call(route.method.clone(), &route.concrete(), bearer, body).await
     }
@@ -64,7 +66,7 @@ impl Town {
 
 /// Refused as a problem, and nothing of the branch in it.
 #[track_caller]
-fn assert_refused(answer: &Answer, status: StatusCode, what: &str) {
+pub(crate) fn assert_refused(answer: &Answer, status: StatusCode, what: &str) {
     let body = String::from_utf8_lossy(&answer.body);
     assert_eq!(answer.status, status, "{what}: {body}");
     assert_eq!(answer.header("content-type"), "application/problem+json", "{what}");

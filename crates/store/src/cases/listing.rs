@@ -31,6 +31,10 @@ const OPERATIONS: &str =
 const TRANSACTIONS: &str = "SELECT id, body FROM transactions WHERE id > ?1 AND merchant_id = ?3 AND branch_id = ?4 ORDER BY id LIMIT ?2";
 const ALARMS: &str = "SELECT id, id, at, kind, merchant_id AS merchant, branch_id AS branch, device_id AS device, detail, cleared_at
     FROM alarm WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
+const MERCHANT: &str = "SELECT merchant_id, merchant_id AS merchant, name, currency, stock_policy, stock_authority
+    FROM merchant WHERE merchant_id > ?1 AND merchant_id = ?3 ORDER BY merchant_id LIMIT ?2";
+const ALARMS_OF: &str = "SELECT id, id, at, kind, merchant_id AS merchant, branch_id AS branch, device_id AS device, detail, cleared_at
+    FROM alarm WHERE id < ?1 AND merchant_id = ?3 ORDER BY id DESC LIMIT ?2";
 
 /// Where a listing begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub(crate) fn page(db: &dyn Sql, listing: &Listing, after: Option<&str>, limit: 
         Listing::Operations(key) => (OPERATIONS, After::Number, of_branch(key)),
         Listing::Transactions(key) => return read(db, TRANSACTIONS, After::Name, &of_branch(key), after, limit, body),
         Listing::Alarms => (ALARMS, After::NumberDown, Vec::new()),
+        Listing::Merchant(merchant) => (MERCHANT, After::Name, of_merchant(merchant)),
+        Listing::AlarmsOf(merchant) => (ALARMS_OF, After::NumberDown, of_merchant(merchant)),
     };
     read(db, sql, begins, &scope, after, limit, members)
 }

@@ -28,6 +28,14 @@ pub(super) fn branches<'a>(work: &Work<'_>, keys: impl IntoIterator<Item = &'a B
     keys.into_iter().try_for_each(|key| lock(work, sql, &[key.merchant.as_str(), key.branch.as_str()]))
 }
 
+/// Nobody else changes an admin token until this case ends.
+pub(super) fn admin_tokens(work: &Work<'_>) -> Result<(), StoreError> {
+    match work.sql.dialect() {
+        Dialect::Sqlite => Ok(()),
+        Dialect::Postgres => work.sql.execute("LOCK TABLE mstore.admin_token IN SHARE ROW EXCLUSIVE MODE", &[]).map(|_| ()),
+    }
+}
+
 fn lock(work: &Work<'_>, sql: &str, names: &[&str]) -> Result<(), StoreError> {
     match work.sql.dialect() {
         // There is one writer.

@@ -2,8 +2,10 @@
 //!
 //! They sequence nothing: a case says which branches it touched, and whoever carries it out waits for their commits.
 
+mod admin_tokens;
 mod admission;
 pub(crate) mod alarms;
+mod audit;
 mod carrier;
 mod closing;
 mod dead_letters;

@@ -1,13 +1,25 @@
 //! The device registry: claims, generations of tokens, branches a device was ever assigned to.
 
-use async_trait::async_trait;
-use mstore_protocol::{BranchId, BranchKey, Code, DeviceId, Timestamp};
+use std::net::IpAddr;
 
-use super::{Carrier, Size, Work, alarms, locks, writes};
+use async_trait::async_trait;
+use mstore_protocol::{BranchId, BranchKey, Code, DeviceId, MerchantId, Timestamp};
+
+use super::{Carrier, Size, Work, alarms, audit, locks, writes};
 use crate::{
-    DeviceChange, DeviceRecord, DeviceStatus, NewClaim, Registry, StoreError, failpoint,
+    Act, By, DeviceChange, DeviceRecord, DeviceStatus, JournalSeen, NewClaim, Registry, StoreError, failpoint,
     sql::{Row, Sql, args, damaged},
 };
+
+macro_rules! device {
+    ($condition:literal) => {
+        concat!(
+            "SELECT device_id, merchant_id, branch_id, name, status, generation, previous_generation, created_at, revoked_at, reported_at, report, ",
+            "token_at, lost_at, (SELECT string_agg(branch_id, ' ') FROM device_branch b WHERE b.device_id = d.device_id) FROM device d WHERE ",
+            $condition
+        )
+    };
+}
 
 #[async_trait]
 impl<S: Carrier> Registry for S {
@@ -15,9 +27,9 @@ impl<S: Carrier> Registry for S {
         self.carry(Size::Small, move |work| make_claim(work, &claim), |record, _| record).await
     }
 
-    async fn redeem(&self, code_hash: [u8; 32], nonce: &str, now: Timestamp) -> Result<DeviceRecord, StoreError> {
+    async fn redeem(&self, code_hash: [u8; 32], nonce: &str, from: Option<IpAddr>, now: Timestamp) -> Result<DeviceRecord, StoreError> {
         let nonce = nonce.to_owned();
-        self.carry(Size::Small, move |work| redeem(work, code_hash, &nonce, now), |record, _| record).await
+        self.carry(Size::Small, move |work| redeem(work, code_hash, &nonce, from, now), |record, _| record).await
     }
 
     async fn device(&self, device: &DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
@@ -30,9 +42,22 @@ impl<S: Carrier> Registry for S {
         self.read(move |db| list(db, key.as_ref(), &after, limit)).await
     }
 
-    async fn change_device(&self, device: &DeviceId, change: DeviceChange, now: Timestamp) -> Result<DeviceRecord, StoreError> {
+    async fn devices_of(&self, merchant: &MerchantId, after: Option<&str>, limit: usize) -> Result<Vec<DeviceRecord>, StoreError> {
+        let (merchant, after) = (merchant.clone(), after.unwrap_or("").to_owned());
+        let sql = device!("device_id > ?1 AND merchant_id = ?3 ORDER BY device_id LIMIT ?2");
+        self.read(move |db| db.rows(sql, args![after, limit, merchant.as_str()], record)).await
+    }
+
+    async fn change_device(&self, device: &DeviceId, change: DeviceChange, by: &By, now: Timestamp) -> Result<DeviceRecord, StoreError> {
+        let (device, by) = (device.clone(), by.clone());
+        self.carry(Size::Small, move |work| change_device(work, &device, &change, &by, now), |record, _| record).await
+    }
+
+    async fn journals_of(&self, device: &DeviceId) -> Result<Vec<JournalSeen>, StoreError> {
         let device = device.clone();
-        self.carry(Size::Small, move |work| change_device(work, &device, &change, now), |record, _| record).await
+        let sql = "SELECT journal_id, max(device_seq), max(recorded_at) FROM operation WHERE device_id = ?1 GROUP BY journal_id ORDER BY 3 DESC LIMIT 20";
+        let read = |row: &Row<'_>| Ok(JournalSeen { journal_id: row.string(0)?, device_seq: row.number(1)?, at: row.time(2)? });
+        self.read(move |db| db.rows(sql, args![device.as_str()], read)).await
     }
 }
 
@@ -77,6 +102,8 @@ fn make_claim(work: &mut Work<'_>, claim: &NewClaim) -> Result<DeviceRecord, Sto
     let sql = "INSERT INTO claim (code_hash, device_id, merchant_id, branch_id, name, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let expires_at = claim.expires_at.to_string();
     work.sql.execute(sql, args![claim.code_hash, device, merchant, branch, claim.name, expires_at])?;
+    let detail = format!("a claim code, good until {expires_at}");
+    audit::write(work, &Act { detail, ..audit::about("device.claimed", &claim.key, &claim.device) }, &claim.by)?;
     failpoint::point("claim_made");
     existing(work.sql, &claim.device)
 }
@@ -87,7 +114,7 @@ fn assign(work: &Work<'_>, device: &DeviceId, branch: &BranchId) -> Result<(), S
     Ok(())
 }
 
-fn redeem(work: &mut Work<'_>, code_hash: [u8; 32], nonce: &str, now: Timestamp) -> Result<DeviceRecord, StoreError> {
+fn redeem(work: &mut Work<'_>, code_hash: [u8; 32], nonce: &str, from: Option<IpAddr>, now: Timestamp) -> Result<DeviceRecord, StoreError> {
     let Some(device) = claimed_by(work, code_hash)? else { return refuse("no such claim code") };
     locks::device(work, &device)?;
     let sql = "SELECT branch_id, name, expires_at, nonce FROM claim WHERE code_hash = ?1";
@@ -103,12 +130,14 @@ fn redeem(work: &mut Work<'_>, code_hash: [u8; 32], nonce: &str, now: Timestamp)
     }
     work.sql.execute("UPDATE claim SET nonce = ?2, redeemed_at = ?3 WHERE code_hash = ?1", args![code_hash, nonce, now.to_string()])?;
     let sql = "UPDATE device SET branch_id = ?2, name = coalesce(nullif(?3, ''), name), status = 'active', generation = generation + 1,
-        previous_generation = NULL, revoked_at = NULL, report = NULL, reported_at = NULL WHERE device_id = ?1";
-    work.sql.execute(sql, args![device.as_str(), branch.as_str(), &name])?;
+        previous_generation = NULL, token_at = ?4, revoked_at = NULL, lost_at = NULL, report = NULL, reported_at = NULL WHERE device_id = ?1";
+    work.sql.execute(sql, args![device.as_str(), branch.as_str(), &name, now.to_string()])?;
     assign(work, &device, &branch)?;
+    let record = existing(work.sql, &device)?;
+    audit::write(work, &audit::about("device.enrolled", &record.key, &device), &By::device(&device, from))?;
     work.changed.insert(device.clone());
     failpoint::point("claim_redeemed");
-    existing(work.sql, &device)
+    Ok(record)
 }
 
 /// The device that a claim is for.
@@ -116,63 +145,83 @@ fn claimed_by(work: &Work<'_>, code_hash: [u8; 32]) -> Result<Option<DeviceId>, 
     work.sql.row("SELECT device_id FROM claim WHERE code_hash = ?1", args![code_hash], |row| row.device(0))
 }
 
-fn change_device(work: &mut Work<'_>, device: &DeviceId, change: &DeviceChange, now: Timestamp) -> Result<DeviceRecord, StoreError> {
+fn change_device(
+    work: &mut Work<'_>,
+    device: &DeviceId,
+    change: &DeviceChange,
+    by: &By,
+    now: Timestamp,
+) -> Result<DeviceRecord, StoreError> {
     locks::device(work, device)?;
     let record = existing(work.sql, device)?;
     let id = device.as_str();
-    let is_revoked = record.status == DeviceStatus::Revoked;
     if !matches!(change, DeviceChange::Report(_)) {
         work.changed.insert(device.clone());
     }
     match change {
-        DeviceChange::Rotate | DeviceChange::Move(_) if is_revoked => {
+        DeviceChange::Rotate | DeviceChange::Move(_) if record.status == DeviceStatus::Revoked => {
             return Err(StoreError::refused(Code::DeviceRevoked, format!("device {device} was revoked; make a new claim for it")));
         }
         // A second rotation before the first was used keeps the token that the device really has.
         DeviceChange::Rotate => {
-            let sql = "UPDATE device SET previous_generation = coalesce(previous_generation, generation), generation = generation + 1 WHERE device_id = ?1";
-            work.sql.execute(sql, args![id])?;
+            let sql = "UPDATE device SET previous_generation = coalesce(previous_generation, generation), generation = generation + 1, token_at = ?2 WHERE device_id = ?1";
+            work.sql.execute(sql, args![id, now.to_string()])?;
+            audit::write(work, &audit::about("device.rotated", &record.key, device), by)?;
             failpoint::point("token_rotated");
         }
         DeviceChange::RetireOld => {
             work.sql.execute("UPDATE device SET previous_generation = NULL WHERE device_id = ?1", args![id])?;
             failpoint::point("token_retired");
         }
-        DeviceChange::Revoke if is_revoked => {}
-        DeviceChange::Revoke => {
-            let sql = "UPDATE device SET status = 'revoked', revoked_at = ?2, generation = generation + 1, previous_generation = NULL WHERE device_id = ?1";
-            work.sql.execute(sql, args![id, &now.to_string()])?;
-            work.sql.execute("DELETE FROM claim WHERE device_id = ?1", args![id])?;
-        }
-        DeviceChange::Move(branch) => {
-            let key = BranchKey { merchant: record.key.merchant.clone(), branch: branch.clone() };
-            writes::check_branch(work, &key)?;
-            work.sql.execute("UPDATE device SET branch_id = ?2 WHERE device_id = ?1", args![id, branch.as_str()])?;
-            assign(work, device, branch)?;
-            // A code for the branch that it left would take it back.
-            work.sql.execute("DELETE FROM claim WHERE device_id = ?1 AND redeemed_at IS NULL", args![id])?;
-        }
-        DeviceChange::Report(report) => {
-            let sql = "UPDATE device SET report = ?2, reported_at = ?3 WHERE device_id = ?1";
-            work.sql.execute(sql, args![id, &report.to_string(), &now.to_string()])?;
-            let is_refused = report["upload_refused"] == true;
-            let detail =
-                format!("every upload of {device} is refused on its way (a proxy, a limit); it keeps {} operations", report["queue_depth"]);
-            alarms::follow(work.sql, now, "uploads_refused", &record.key, device, is_refused.then_some(&*detail))?;
-            failpoint::point("report_kept");
-        }
+        DeviceChange::Revoke => shut_out(work, &record, false, by, now)?,
+        DeviceChange::Lose => shut_out(work, &record, true, by, now)?,
+        DeviceChange::Move(branch) => move_to(work, &record, branch, by)?,
+        DeviceChange::Report(report) => keep_report(work, &record, report, now)?,
     }
     existing(work.sql, device)
 }
 
-macro_rules! device {
-    ($condition:literal) => {
-        concat!(
-            "SELECT device_id, merchant_id, branch_id, name, status, generation, previous_generation, created_at, revoked_at, reported_at, report, ",
-            "(SELECT string_agg(branch_id, ' ') FROM device_branch b WHERE b.device_id = d.device_id) FROM device d WHERE ",
-            $condition
-        )
-    };
+/// Ends a device's credentials; one that is out already may still turn out to be lost.
+fn shut_out(work: &mut Work<'_>, record: &DeviceRecord, is_lost: bool, by: &By, now: Timestamp) -> Result<(), StoreError> {
+    let (id, at) = (record.device.as_str(), now.to_string());
+    let is_news = record.status != DeviceStatus::Revoked || (is_lost && record.lost_at.is_none());
+    if !is_news {
+        return Ok(());
+    }
+    if record.status != DeviceStatus::Revoked {
+        let sql = "UPDATE device SET status = 'revoked', revoked_at = ?2, generation = generation + 1, previous_generation = NULL WHERE device_id = ?1";
+        work.sql.execute(sql, args![id, &at])?;
+    }
+    if is_lost {
+        work.sql.execute("UPDATE device SET lost_at = ?2 WHERE device_id = ?1", args![id, &at])?;
+    }
+    work.sql.execute("DELETE FROM claim WHERE device_id = ?1", args![id])?;
+    let action = if is_lost { "device.lost" } else { "device.revoked" };
+    audit::write(work, &audit::about(action, &record.key, &record.device), by)
+}
+
+fn move_to(work: &mut Work<'_>, record: &DeviceRecord, branch: &BranchId, by: &By) -> Result<(), StoreError> {
+    let id = record.device.as_str();
+    let key = BranchKey { merchant: record.key.merchant.clone(), branch: branch.clone() };
+    writes::check_branch(work, &key)?;
+    work.sql.execute("UPDATE device SET branch_id = ?2 WHERE device_id = ?1", args![id, branch.as_str()])?;
+    assign(work, &record.device, branch)?;
+    // A code for the branch that it left would take it back.
+    work.sql.execute("DELETE FROM claim WHERE device_id = ?1 AND redeemed_at IS NULL", args![id])?;
+    let detail = format!("from {} to {branch}", record.key.branch);
+    audit::write(work, &Act { detail, ..audit::about("device.moved", &key, &record.device) }, by)
+}
+
+fn keep_report(work: &mut Work<'_>, record: &DeviceRecord, report: &serde_json::Value, now: Timestamp) -> Result<(), StoreError> {
+    let device = &record.device;
+    let sql = "UPDATE device SET report = ?2, reported_at = ?3 WHERE device_id = ?1";
+    work.sql.execute(sql, args![device.as_str(), &report.to_string(), &now.to_string()])?;
+    let is_refused = report["upload_refused"] == true;
+    let detail =
+        format!("every upload of {device} is refused on its way (a proxy, a limit); it keeps {} operations", report["queue_depth"]);
+    alarms::follow(work.sql, now, "uploads_refused", &record.key, device, is_refused.then_some(&*detail))?;
+    failpoint::point("report_kept");
+    Ok(())
 }
 
 fn record(row: &Row<'_>) -> Result<DeviceRecord, StoreError> {
@@ -181,7 +230,7 @@ fn record(row: &Row<'_>) -> Result<DeviceRecord, StoreError> {
         "active" => DeviceStatus::Active,
         _revoked => DeviceStatus::Revoked,
     };
-    let branches = row.optional_text(11)?.unwrap_or_default().split_whitespace().map(BranchId::parse);
+    let branches = row.optional_text(13)?.unwrap_or_default().split_whitespace().map(BranchId::parse);
     let mut branches: Vec<BranchId> = branches.collect::<Result<_, _>>().map_err(|error| damaged("the branches of a device", error))?;
     branches.sort();
     let report = row.optional_text(10)?.map(serde_json::from_str).transpose().map_err(|error| damaged("a report", error))?;
@@ -195,7 +244,9 @@ fn record(row: &Row<'_>) -> Result<DeviceRecord, StoreError> {
         previous_generation: row.optional_number(6)?.map(generation).transpose()?,
         branches,
         created_at: row.time(7)?,
+        token_at: row.optional_time(11)?,
         revoked_at: row.optional_time(8)?,
+        lost_at: row.optional_time(12)?,
         reported_at: row.optional_time(9)?,
         report,
     })

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use mstore_protocol::{BranchKey, Code, MerchantId, OperationId, StockTarget};
 
-use super::{Carrier, Seen, Size, Work, listing, transfers};
+use super::{Carrier, Seen, Size, Work, audit, listing, transfers};
 use crate::{
-    BooksOf, Imbalance, Page, StockBooks, StoreError, TransferArrival, Written,
+    Act, BooksOf, By, Imbalance, Page, StockBooks, StoreError, TransferArrival, Written,
     sql::{Sql, args},
 };
 
@@ -37,9 +37,9 @@ impl<S: Carrier> StockBooks for S {
         page(self, (OVERSELLS, UNSETTLED), of, after, limit).await
     }
 
-    async fn settle_oversell(&self, merchant: &MerchantId, n: u64, note: &str) -> Result<(), StoreError> {
-        let (merchant, note) = (merchant.clone(), note.to_owned());
-        self.carry(Size::Small, move |work| settle(work, &merchant, n, &note), |(), _| ()).await
+    async fn settle_oversell(&self, merchant: &MerchantId, n: u64, note: &str, by: &By) -> Result<(), StoreError> {
+        let (merchant, note, by) = (merchant.clone(), note.to_owned(), by.clone());
+        self.carry(Size::Small, move |work| settle(work, &merchant, n, &note, &by), |(), _| ()).await
     }
 
     async fn transfers(&self, of: BooksOf, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
@@ -81,12 +81,22 @@ async fn page(
     store.read(move |db| listing::objects(db, &sql, &scope, after.as_deref(), limit)).await
 }
 
-fn settle(work: &mut Work<'_>, merchant: &MerchantId, n: u64, note: &str) -> Result<(), StoreError> {
+fn settle(work: &mut Work<'_>, merchant: &MerchantId, n: u64, note: &str, by: &By) -> Result<(), StoreError> {
     let sql = "UPDATE oversell SET settled_at = coalesce(settled_at, ?3), note = coalesce(note, ?4) WHERE merchant_id = ?1 AND n = ?2";
     if work.sql.execute(sql, args![merchant.as_str(), n, work.now.to_string(), note])? == 0 {
         return Err(StoreError::refused(Code::NotFound, format!("no exception {n} of {merchant}")));
     }
-    Ok(())
+    let branch = "SELECT branch_id FROM oversell WHERE merchant_id = ?1 AND n = ?2";
+    let branch = work.sql.row(branch, args![merchant.as_str(), n], |row| row.string(0))?;
+    let act = Act {
+        action: "oversell.settled",
+        merchant: Some(merchant.to_string()),
+        branch,
+        subject: Some(n.to_string()),
+        detail: note.to_owned(),
+        ..Act::default()
+    };
+    audit::write(work, &act, by)
 }
 
 fn imbalances(db: &dyn Sql, merchant: &MerchantId) -> Result<Vec<Imbalance>, StoreError> {

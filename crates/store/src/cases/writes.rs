@@ -2,9 +2,9 @@
 
 use mstore_protocol::{BranchKey, Code, Currency, MerchantId, Money, OperationId, Quantity, Row, StockAuthority, StockTarget};
 
-use super::{Case, Size, Work, admission, events, ledger, ledger::Movement, locks, recipe};
+use super::{Case, Size, Work, admission, audit, events, ledger, ledger::Movement, locks, recipe};
 use crate::{
-    InventoryItem, Merchant, MoveKind, Product, RecipeLine, SourceWrite, StockMove, StockPolicy, StoreError,
+    Act, By, InventoryItem, Merchant, MoveKind, Product, RecipeLine, SourceWrite, StockMove, StockPolicy, StoreError,
     sql::{args, damaged},
 };
 
@@ -16,7 +16,7 @@ pub(super) fn case(write: &SourceWrite) -> Case {
         SourceWrite::MoveStock { key, moves } => Size::of(moves.len()).at(key),
         // A new branch gets the whole catalogue, a confirmed hold may be anything.
         SourceWrite::PutMerchant(merchant) => Size::Large.at(&merchant.merchant),
-        SourceWrite::PutBranch { key, .. } | SourceWrite::ConfirmHold { key } => Size::Large.at(key),
+        SourceWrite::PutBranch { key, .. } | SourceWrite::ConfirmHold { key, .. } => Size::Large.at(key),
         SourceWrite::DeleteProduct { merchant, .. } | SourceWrite::PutRecipe { merchant, .. } => Size::Small.at(merchant),
         SourceWrite::PutBranchPrice { key, .. } | SourceWrite::DeleteInventory { key, .. } | SourceWrite::Event { key, .. } => {
             Size::Small.at(key)
@@ -37,7 +37,7 @@ pub(super) fn perform(work: &mut Work<'_>, write: &SourceWrite) -> Result<events
         SourceWrite::PutRecipe { merchant, product_id, lines } => put_recipe(work, merchant, product_id, lines)?,
         SourceWrite::MoveStock { key, moves } => move_stock(work, key, moves)?,
         SourceWrite::Event { key, event } => return events::take(work, key, event),
-        SourceWrite::ConfirmHold { key } => confirm_hold(work, key)?,
+        SourceWrite::ConfirmHold { key, by } => confirm_hold(work, key, by)?,
     }
     Ok(events::Outcome::Written)
 }
@@ -254,11 +254,11 @@ fn is_known(work: &Work<'_>, key: &BranchKey, id: &OperationId) -> Result<bool, 
     work.sql.exists(sql, args![key.merchant.as_str(), &id.to_string()])
 }
 
-fn confirm_hold(work: &mut Work<'_>, key: &BranchKey) -> Result<(), StoreError> {
-    let sql = "SELECT 1 FROM hold WHERE merchant_id = ?1 AND branch_id = ?2";
-    if !work.sql.exists(sql, args![key.merchant.as_str(), key.branch.as_str()])? {
-        return Err(StoreError::refused(Code::NotFound, format!("nothing is held at {key}")));
-    }
+fn confirm_hold(work: &mut Work<'_>, key: &BranchKey, by: &By) -> Result<(), StoreError> {
+    let sql = "SELECT detail FROM hold WHERE merchant_id = ?1 AND branch_id = ?2";
+    let held = work.sql.row(sql, args![key.merchant.as_str(), key.branch.as_str()], |row| row.string(0))?;
+    let Some(held) = held else { return Err(StoreError::refused(Code::NotFound, format!("nothing is held at {key}"))) };
+    audit::write(work, &Act { detail: held, ..audit::at("hold.confirmed", key) }, by)?;
     work.confirmed.insert(key.clone());
     work.touched.insert(key.clone());
     Ok(())

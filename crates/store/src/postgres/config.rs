@@ -47,6 +47,8 @@ pub struct PgConfig {
     pub operation_keep_days: u32,
     /// Days that alarms are kept once they are over. Default 90; open ones stay.
     pub alarm_keep_days: u32,
+    /// Days that acts stay in the audit log. Default 400.
+    pub audit_keep_days: u32,
     /// What no row and no operation may hold: such rows stay away from the devices, such operations are rejected. Default all kinds.
     pub personal_data: PersonalData,
     /// Days that the movements of the ledger are kept one by one; older ones become one per item, and go to an archive. Default 0: for ever.
@@ -80,6 +82,7 @@ impl PgConfig {
             commits_keep_max: 1_000_000,
             operation_keep_days: 60,
             alarm_keep_days: 90,
+            audit_keep_days: 400,
             personal_data: PersonalData::default(),
             ledger_keep_days: 0,
             outbox_per_branch_max: 10_000,

@@ -14,7 +14,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("growth", include_str!("../../migrations/postgres/0006_growth.sql")),
     ("windows", include_str!("../../migrations/postgres/0007_windows.sql")),
     ("closing", include_str!("../../migrations/postgres/0008_closing.sql")),
-    ("levels", include_str!("../../migrations/postgres/0009_levels.sql")),
+    ("access", include_str!("../../migrations/postgres/0009_access.sql")),
+    ("levels", include_str!("../../migrations/postgres/0010_levels.sql")),
 ];
 
 /// "mstore" in ASCII: the advisory lock under which migrations run. It is released with the session at the latest.

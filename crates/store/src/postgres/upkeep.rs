@@ -27,6 +27,7 @@ pub(super) async fn run(client: &mut Object, shared: &Shared, now: Timestamp) ->
     // The newest stays: whoever reads on after its number finds its place.
     let sql = "DELETE FROM alarm WHERE cleared_at < $1 AND id < (SELECT max(id) FROM alarm)";
     client.execute(sql, &[&days_before(now, config.alarm_keep_days)]).await?;
+    client.execute("DELETE FROM audit WHERE at < $1", &[&days_before(now, config.audit_keep_days)]).await?;
     failpoint::point("upkeep_done");
     Ok(())
 }

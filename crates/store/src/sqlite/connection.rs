@@ -22,7 +22,8 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../migrations/sqlite/0007_growth.sql")),
     M::up(include_str!("../../migrations/sqlite/0008_windows.sql")),
     M::up(include_str!("../../migrations/sqlite/0009_closing.sql")),
-    M::up(include_str!("../../migrations/sqlite/0010_levels.sql")),
+    M::up(include_str!("../../migrations/sqlite/0010_access.sql")),
+    M::up(include_str!("../../migrations/sqlite/0011_levels.sql")),
 ];
 
 /// Opens the connection that writes, and brings the schema up to date.

@@ -36,6 +36,7 @@ pub(super) fn run(work: &mut Work<'_>) -> Result<(), StoreError> {
     // The newest stays: SQLite would give its number to the next one, and journals remember alarms by number.
     let sql = "DELETE FROM alarm WHERE cleared_at < ?1 AND id < (SELECT max(id) FROM alarm)";
     work.conn.prepare_cached(sql)?.execute([days_before(work.now, work.config.alarm_keep_days)])?;
+    work.conn.prepare_cached("DELETE FROM audit WHERE at < ?1")?.execute([days_before(work.now, work.config.audit_keep_days)])?;
     failpoint::point("upkeep_done");
     Ok(())
 }

@@ -29,7 +29,7 @@ fn instead(of: &Value, seq: u64) -> Value {
 }
 
 async fn decide(f: &Fixture, id: OperationId, act: DeadLetterAct) -> Result<Decided, StoreError> {
-    f.store.decide(Decide { merchant: merchant(), id, act, reason: "asked the cashier".into() }).await
+    f.store.decide(Decide { merchant: merchant(), id, act, reason: "asked the cashier".into(), by: by() }).await
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Code {
@@ -299,11 +299,12 @@ pub async fn refused_uploads_are_alarmed_until_they_pass(f: Fixture) {
         key: branch("a"),
         name: String::new(),
         expires_at: f.clock.now().plus_ms(1_000),
+        by: by(),
     };
     f.store.claim(claim).await.unwrap();
     for (refused, open, all) in [(true, 1, 1), (true, 1, 1), (false, 0, 1), (false, 0, 1), (true, 1, 2)] {
         let report = json!({"state": "live", "queue_depth": 3, "upload_refused": refused});
-        f.store.change_device(&device("till"), DeviceChange::Report(report), f.clock.now()).await.unwrap();
+        f.store.change_device(&device("till"), DeviceChange::Report(report), &by(), f.clock.now()).await.unwrap();
         let alarms = f.alarms("uploads_refused").await;
         assert_eq!((alarms.iter().filter(|alarm| alarm.cleared_at.is_none()).count(), alarms.len()), (open, all));
     }

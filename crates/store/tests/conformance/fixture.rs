@@ -15,8 +15,8 @@ use mstore_protocol::{
     RowHash, Seq, StockTarget, Timestamp, Verdict, VerdictStatus,
 };
 use mstore_store::{
-    AcceptUpload, Alarm, ChangeRow, ChangesAsk, ChangesError, ChangesSummary, InventoryItem, Listing, Merchant, MoveKind, OutboxMessage,
-    Product, RowSink, SourceWrite, StockMove, Store, StoreError, Written, sqlite::Clock,
+    AcceptUpload, ActorRole, AdminRole, Alarm, By, ChangeRow, ChangesAsk, ChangesError, ChangesSummary, InventoryItem, Listing, Merchant,
+    MoveKind, OutboxMessage, Product, RowSink, SourceWrite, StockMove, Store, StoreError, Written, sqlite::Clock,
 };
 use serde_json::{Value, json};
 
@@ -76,6 +76,11 @@ pub fn branch(name: &str) -> BranchKey {
 
 pub fn device(name: &str) -> DeviceId {
     DeviceId::parse(name).unwrap()
+}
+
+/// Who acts in these tests.
+pub fn by() -> By {
+    By { role: ActorRole::Admin(AdminRole::Platform), name: "ops".into(), address: Some("10.0.0.7".parse().unwrap()) }
 }
 
 pub fn new_id() -> OperationId {

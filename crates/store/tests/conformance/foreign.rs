@@ -124,11 +124,11 @@ pub async fn a_mass_deletion_is_held_until_confirmed(f: Fixture) {
     assert_eq!((f.store.gauges().await.unwrap().held, f.alarms("mass_delete_held").await.len()), (2, 2));
     let unsettled = f.accept_one("a", f.sale(1, "p", "1")).await;
     assert_eq!((unsettled.status, unsettled.seq), (mstore_protocol::VerdictStatus::Accepted, None), "the sale is safe, its commit waits");
-    f.write(mstore_store::SourceWrite::ConfirmHold { key: branch("a") }).await.unwrap();
+    f.write(mstore_store::SourceWrite::ConfirmHold { key: branch("a"), by: by() }).await.unwrap();
     assert_eq!(f.head("a").await.seq, head.seq + 1);
     assert_eq!(f.snapshot("a").await.ids(), ["q", "milk", "p", &unsettled.id]);
     assert_eq!(f.store.gauges().await.unwrap().held, 1, "the other branch waits for its own");
-    let nothing = f.write(mstore_store::SourceWrite::ConfirmHold { key: branch("a") }).await;
+    let nothing = f.write(mstore_store::SourceWrite::ConfirmHold { key: branch("a"), by: by() }).await;
     assert!(matches!(nothing, Err(mstore_store::StoreError::Refused { .. })));
 }
 

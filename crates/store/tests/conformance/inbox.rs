@@ -144,7 +144,7 @@ pub async fn a_rejected_operation_becomes_a_dead_letter(f: Fixture) {
     assert!(f.alarms("device_seq_gap").await.is_empty());
 
     let act = DeadLetterAct::Retry(new_id());
-    let decided = f.store.decide(Decide { merchant: merchant(), id: id_of(&sale), act, reason: String::new() }).await.unwrap();
+    let decided = f.store.decide(Decide { merchant: merchant(), id: id_of(&sale), act, reason: String::new(), by: by() }).await.unwrap();
     let successor = decided.verdict.unwrap();
     assert_eq!((successor.status, successor.code), (VerdictStatus::Accepted, Some(Code::AwaitsBackend)));
     let waiting: Vec<Value> = inbox(&f, false).await.into_iter().map(|row| row["id"].clone()).collect();

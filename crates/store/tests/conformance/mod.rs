@@ -2,6 +2,7 @@
 //! server is not installed.
 #![allow(missing_docs, unreachable_pub, dead_code)]
 
+pub mod access;
 pub mod admin;
 pub mod admission;
 pub mod dead_letters;
@@ -65,7 +66,15 @@ macro_rules! store_conformance {
             a_claim_is_redeemed_once_per_nonce an_expired_or_unknown_claim_is_refused a_device_of_another_merchant_is_not_taken_over
             rotation_keeps_the_old_token_until_the_new_is_used a_revoked_device_comes_back_only_by_a_new_claim
             an_active_device_is_not_taken_to_another_branch_by_a_claim a_move_ends_open_claims a_new_life_begins_without_a_report
-            a_moved_device_remembers_its_branches reports_are_kept devices_are_listed_by_page);
+            a_moved_device_remembers_its_branches reports_are_kept devices_are_listed_by_page
+            a_lost_device_is_out_and_says_so_until_it_enrols_again the_age_of_a_token_counts_from_its_making
+            devices_of_a_merchant_are_listed_by_page the_journals_of_a_device_say_how_far_they_came);
+        $crate::store_conformance!(@tests $backend, $make, access:
+            a_token_is_known_by_its_hash_and_nothing_else a_token_expires_and_is_revoked the_old_text_ends_at_the_first_use_of_the_new
+            the_old_text_may_end_at_a_time_instead a_second_rotation_keeps_the_text_that_people_have the_last_platform_token_stays
+            a_token_is_of_a_merchant_that_exists the_token_of_a_file_is_taken_up_once every_act_on_a_device_is_in_the_log
+            acts_on_tokens_and_books_are_in_the_log an_act_that_failed_is_not_in_the_log the_log_is_read_by_page_and_by_part
+            the_log_is_not_changed_and_ends_with_its_time);
         $crate::store_conformance!(@tests $backend, $make, admin:
             listings_are_paged transactions_leave_their_window a_merchant_may_have_a_window_of_its_own forgotten_deletions_raise_the_floor alarms_are_listed_newest_first
             alarms_that_are_over_are_forgotten_in_time

@@ -8,11 +8,11 @@ use super::fixture::*;
 
 fn claim(f: &Fixture, code: u8, till: &str, at: &str) -> NewClaim {
     let expires_at = f.clock.now().plus_ms(15 * 60 * 1000);
-    NewClaim { code_hash: [code; 32], device: device(till), key: branch(at), name: "Till".into(), expires_at }
+    NewClaim { code_hash: [code; 32], device: device(till), key: branch(at), name: "Till".into(), expires_at, by: by() }
 }
 
 async fn redeem(f: &Fixture, code: u8, nonce: &str) -> Result<DeviceRecord, StoreError> {
-    f.store.redeem([code; 32], nonce, f.clock.now()).await
+    f.store.redeem([code; 32], nonce, None, f.clock.now()).await
 }
 
 async fn enrolled(f: Fixture) -> Fixture {
@@ -23,7 +23,7 @@ async fn enrolled(f: Fixture) -> Fixture {
 }
 
 async fn change(f: &Fixture, change: DeviceChange) -> Result<DeviceRecord, StoreError> {
-    f.store.change_device(&device("till"), change, f.clock.now()).await
+    f.store.change_device(&device("till"), change, &by(), f.clock.now()).await
 }
 
 fn code<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Code {
@@ -130,7 +130,7 @@ pub async fn reports_are_kept(f: Fixture) {
     let report = serde_json::json!({"state": "live", "queue_depth": 0});
     let record = change(&f, DeviceChange::Report(report.clone())).await.unwrap();
     assert_eq!((record.report, record.reported_at), (Some(report), Some(f.clock.now())));
-    let unknown = f.store.change_device(&device("none"), DeviceChange::Rotate, f.clock.now()).await;
+    let unknown = f.store.change_device(&device("none"), DeviceChange::Rotate, &by(), f.clock.now()).await;
     assert_eq!(code(unknown), Code::NotFound);
 }
 
@@ -146,4 +146,52 @@ pub async fn devices_are_listed_by_page(f: Fixture) {
     assert_eq!(names(None, None, 2).await, ["till", "u"]);
     assert_eq!(names(None, Some("u"), 2).await, ["v"]);
     assert_eq!(names(Some(&branch("b")), None, 9).await, ["u", "v"]);
+}
+
+pub async fn a_lost_device_is_out_and_says_so_until_it_enrols_again(f: Fixture) {
+    let f = enrolled(f).await;
+    let lost = change(&f, DeviceChange::Lose).await.unwrap();
+    assert_eq!((lost.status, lost.revoked_at, lost.lost_at), (DeviceStatus::Revoked, Some(f.clock.now()), Some(f.clock.now())));
+    assert_eq!(change(&f, DeviceChange::Lose).await.unwrap(), lost);
+    f.store.claim(claim(&f, 2, "till", "a")).await.unwrap();
+    let back = redeem(&f, 2, "n").await.unwrap();
+    assert_eq!((back.status, back.lost_at), (DeviceStatus::Active, None));
+    change(&f, DeviceChange::Revoke).await.unwrap();
+    let known_too_late = change(&f, DeviceChange::Lose).await.unwrap();
+    assert_eq!(known_too_late.lost_at, Some(f.clock.now()));
+    assert_eq!(known_too_late.generation, back.generation + 1, "it was out already");
+}
+
+pub async fn the_age_of_a_token_counts_from_its_making(f: Fixture) {
+    let f = enrolled(f).await;
+    let enrolled_at = f.clock.now();
+    assert_eq!(f.store.device(&device("till")).await.unwrap().unwrap().token_at, Some(enrolled_at));
+    f.clock.forward_s(60);
+    change(&f, DeviceChange::Report(serde_json::json!({}))).await.unwrap();
+    assert_eq!(change(&f, DeviceChange::Rotate).await.unwrap().token_at, Some(f.clock.now()));
+}
+
+pub async fn devices_of_a_merchant_are_listed_by_page(f: Fixture) {
+    let f = enrolled(f).await;
+    f.store.claim(claim(&f, 2, "u", "b")).await.unwrap();
+    f.put_merchant(|m| m.merchant = mstore_protocol::MerchantId::parse("n").unwrap()).await.unwrap();
+    let there = BranchKey::parse("n", "x").unwrap();
+    f.write(SourceWrite::PutBranch { key: there.clone(), name: String::new() }).await.unwrap();
+    f.store.claim(NewClaim { key: there, ..claim(&f, 3, "other", "a") }).await.unwrap();
+    let names = async |of: &str, after, limit| {
+        let devices = f.store.devices_of(&mstore_protocol::MerchantId::parse(of).unwrap(), after, limit).await.unwrap();
+        devices.iter().map(|record| record.device.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("m", None, 9).await, ["till", "u"]);
+    assert_eq!(names("m", Some("till"), 9).await, ["u"]);
+    assert_eq!(names("n", None, 9).await, ["other"]);
+}
+
+pub async fn the_journals_of_a_device_say_how_far_they_came(f: Fixture) {
+    let f = enrolled(f).await;
+    assert!(f.store.journals_of(&device("till")).await.unwrap().is_empty());
+    f.put_ids(&["p"]).await;
+    f.accept("a", vec![f.sale(7, "p", "1")]).await;
+    let journals = f.store.journals_of(&device("till")).await.unwrap();
+    assert_eq!((journals.len(), &*journals[0].journal_id, journals[0].device_seq, journals[0].at), (1, "j", 7, f.clock.now()));
 }

@@ -34,11 +34,11 @@ pub async fn oversells_are_listed_until_settled(f: Fixture) {
     let (last, first) = (&found[0], &found[1]);
     assert_eq!((&first["quantity"], &first["stock_after"], &first["stock_now"]), (&json!("-6.5"), &json!("-0.5"), &json!("-1.5")));
     assert_eq!((&first["receipt_no"], &first["device"], &first["branch"]), (&json!("R-2"), &json!("till"), &json!("a")));
-    f.store.settle_oversell(&merchant(), last["n"].as_u64().unwrap(), "delivery was not booked").await.unwrap();
+    f.store.settle_oversell(&merchant(), last["n"].as_u64().unwrap(), "delivery was not booked", &by()).await.unwrap();
     assert_eq!(f.store.oversells(books(false), None, 10).await.unwrap().items[..], *std::slice::from_ref(first));
     let all = f.store.oversells(books(true), None, 10).await.unwrap().items;
     assert_eq!((all.len(), &all[0]["note"]), (2, &json!("delivery was not booked")));
-    let nothing = f.store.settle_oversell(&merchant(), 99, "").await;
+    let nothing = f.store.settle_oversell(&merchant(), 99, "", &by()).await;
     assert!(matches!(nothing, Err(StoreError::Refused { code: Code::NotFound, .. })));
     // A count beside the sale takes the flag in the ledger; the exception is listed all the same.
     f.stock_move("a", MoveKind::Count, StockTarget::Product, "p", "0").await.unwrap();

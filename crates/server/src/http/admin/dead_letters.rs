@@ -110,12 +110,12 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn retry(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     Names(letter): Names<LetterName>,
     Json(body): Json<Reason>,
 ) -> Result<Answer<DecisionAnswer>, Refusal> {
     let act = DeadLetterAct::Retry(new_id(&app));
-    decide(&app, letter, act, body.reason).await
+    decide(&app, &admin, letter, act, body.reason).await
 }
 
 /// Send something else in the place of a rejected operation.
@@ -135,12 +135,12 @@ pub(crate) async fn retry(
 )]
 pub(crate) async fn edit(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     Names(letter): Names<LetterName>,
     Json(body): Json<Correction>,
 ) -> Result<Answer<DecisionAnswer>, Refusal> {
     let act = DeadLetterAct::Edit(new_id(&app), Value::Object(body.operation).to_string());
-    decide(&app, letter, act, body.reason).await
+    decide(&app, &admin, letter, act, body.reason).await
 }
 
 /// Give a rejected operation up; it stays in the records.
@@ -160,22 +160,28 @@ pub(crate) async fn edit(
 )]
 pub(crate) async fn discard(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     Names(letter): Names<LetterName>,
     Json(body): Json<Reason>,
 ) -> Result<Answer<DecisionAnswer>, Refusal> {
-    decide(&app, letter, DeadLetterAct::Discard, body.reason).await
+    decide(&app, &admin, letter, DeadLetterAct::Discard, body.reason).await
 }
 
 fn new_id(app: &App) -> OperationId {
     OperationId::from_parts((app.config.clock)(), rand::random())
 }
 
-async fn decide(app: &App, (merchant, id): LetterName, act: DeadLetterAct, reason: String) -> Result<Answer<DecisionAnswer>, Refusal> {
+async fn decide(
+    app: &App,
+    admin: &Admin,
+    (merchant, id): LetterName,
+    act: DeadLetterAct,
+    reason: String,
+) -> Result<Answer<DecisionAnswer>, Refusal> {
     if reason.len() > TEXT_BYTES_MAX {
         return Err(Refusal::malformed(format!("reason: at most {TEXT_BYTES_MAX} bytes")));
     }
-    let Decided { decision, key, verdict } = app.store.decide(Decide { merchant, id, act, reason }).await?;
+    let Decided { decision, key, verdict } = app.store.decide(Decide { merchant, id, act, reason, by: admin.by() }).await?;
     let by = decision.replaced_by.map(tracing::field::display);
     tracing::warn!(branch = %key, id = %decision.id, decision = decision.decision.as_str(), by, "an operator decided about a rejected operation");
     Ok(Answer(DecisionAnswer { decision, branch: key.branch, verdict }))

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderMap, header},
 };
 use mstore_protocol::{BranchId, BranchKey, Code, DeviceId, MerchantId, Problem, Rotation, Timestamp, limits::CLAIM_LIFETIME_S};
-use mstore_store::{DeviceChange, DeviceRecord, DeviceStatus, NewClaim};
+use mstore_store::{DeviceChange, DeviceRecord, DeviceStatus, JournalSeen, NewClaim};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -67,7 +67,7 @@ pub(crate) struct DeviceView {
     /// `claimed`, `active` or `revoked`.
     #[schema(value_type = String)]
     status: DeviceStatus,
-    /// What it is doing: as it reported last, or `claimed` or `revoked`; null before its first report.
+    /// What it is doing: as it reported last, or `claimed`, `revoked` or `lost`; null before its first report.
     state: Option<String>,
     /// Counts its tokens.
     generation: u32,
@@ -80,6 +80,12 @@ pub(crate) struct DeviceView {
     created_at: Timestamp,
     #[schema(value_type = Option<String>)]
     revoked_at: Option<Timestamp>,
+    /// When somebody said that it is lost.
+    #[schema(value_type = Option<String>)]
+    lost_at: Option<Timestamp>,
+    /// When its newest token was made.
+    #[schema(value_type = Option<String>)]
+    token_at: Option<Timestamp>,
     #[schema(value_type = Option<String>)]
     reported_at: Option<Timestamp>,
     /// Its last report.
@@ -101,6 +107,8 @@ impl From<DeviceRecord> for DeviceView {
             branches: record.branches,
             created_at: record.created_at,
             revoked_at: record.revoked_at,
+            lost_at: record.lost_at,
+            token_at: record.token_at,
             reported_at: record.reported_at,
             report: record.report,
         }
@@ -111,6 +119,7 @@ impl From<DeviceRecord> for DeviceView {
 pub(super) fn state_of(record: &DeviceRecord) -> Option<String> {
     match record.status {
         DeviceStatus::Claimed => Some("claimed".to_owned()),
+        DeviceStatus::Revoked if record.lost_at.is_some() => Some("lost".to_owned()),
         DeviceStatus::Revoked => Some("revoked".to_owned()),
         DeviceStatus::Active => record.report.as_ref()?["state"].as_str().map(str::to_owned),
     }
@@ -147,9 +156,20 @@ impl OfBranch {
 }
 
 /// One page of records, and where the next one starts.
-pub(super) async fn records(app: &App, of: &OfBranch, paging: &Paging) -> Result<(Vec<DeviceRecord>, Option<String>), Refusal> {
-    let limit = paging.limit()?;
-    let records = app.store.devices(of.key()?.as_ref(), paging.after.as_deref(), limit).await?;
+pub(super) async fn records(
+    app: &App,
+    admin: &Admin,
+    of: &OfBranch,
+    paging: &Paging,
+) -> Result<(Vec<DeviceRecord>, Option<String>), Refusal> {
+    let (key, limit) = (of.key()?, paging.limit()?);
+    let records = match (&key, admin.only()) {
+        (None, Some(merchant)) => app.store.devices_of(merchant, paging.after.as_deref(), limit).await?,
+        (Some(_), _) | (None, None) => {
+            key.iter().try_for_each(|key| admin.check_merchant(key.merchant.as_str()))?;
+            app.store.devices(key.as_ref(), paging.after.as_deref(), limit).await?
+        }
+    };
     let next = if records.len() == limit { records.last().map(|record| record.device.to_string()) } else { None };
     Ok((records, next))
 }
@@ -166,11 +186,11 @@ pub(super) async fn records(app: &App, of: &OfBranch, paging: &Paging) -> Result
 )]
 pub(crate) async fn list(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     Ask(of): Ask<OfBranch>,
     Ask(paging): Ask<Paging>,
 ) -> Result<Answer<DevicePage>, Refusal> {
-    let (records, next) = records(&app, &of, &paging).await?;
+    let (records, next) = records(&app, &admin, &of, &paging).await?;
     Ok(Answer(DevicePage { items: records.into_iter().map(DeviceView::from).collect(), next }))
 }
 
@@ -186,16 +206,17 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn claim(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     headers: HeaderMap,
     Json(body): Json<ClaimBody>,
 ) -> Result<Answer<Claim>, Refusal> {
+    admin.check_merchant(body.merchant.as_str())?;
     let code = ClaimCode::generate();
     let lifetime_ms = i64::try_from(CLAIM_LIFETIME_S * 1_000).expect("15 minutes fit");
     let expires_at = (app.config.clock)().plus_ms(lifetime_ms);
     let device = body.device_id.map_or_else(new_device_id, Ok)?;
     let key = BranchKey { merchant: body.merchant, branch: body.branch };
-    let claim = NewClaim { code_hash: code.hash(), device, key, name: body.name, expires_at };
+    let claim = NewClaim { code_hash: code.hash(), device, key, name: body.name, expires_at, by: admin.by() };
     let record = app.directory.claim(claim).await?;
     tracing::info!(branch = %record.key, device = record.device.as_str(), %expires_at, "device claim made");
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -242,7 +263,7 @@ async fn existing(app: &App, device: &DeviceId) -> Result<DeviceRecord, Refusal>
     responses((status = 200, body = Rotation), (status = "default", body = Problem, content_type = "application/problem+json")),
     security(("admin" = [])),
 )]
-pub(crate) async fn rotate(extract::State(app): State, _: Admin, Names(device): Names<DeviceId>) -> Result<Answer<Rotation>, Refusal> {
+pub(crate) async fn rotate(extract::State(app): State, admin: Admin, Names(device): Names<DeviceId>) -> Result<Answer<Rotation>, Refusal> {
     let record = existing(&app, &device).await?;
     if record.status != DeviceStatus::Active {
         return Err(Refusal::new(Code::Conflict, format!("device {device} is not active: it has no token to rotate")));
@@ -250,7 +271,7 @@ pub(crate) async fn rotate(extract::State(app): State, _: Admin, Names(device): 
     // A rotation under way is not started again: the token before it would end unseen.
     let rotated = match record.previous_generation {
         Some(_) => record,
-        None => app.directory.change(&device, DeviceChange::Rotate).await?,
+        None => app.directory.change(&device, DeviceChange::Rotate, &admin.by()).await?,
     };
     tracing::info!(branch = %rotated.key, device = device.as_str(), generation = rotated.generation, "device token rotated");
     Ok(Answer(Rotation { token: app.directory.token(&rotated) }))
@@ -266,12 +287,68 @@ pub(crate) async fn rotate(extract::State(app): State, _: Admin, Names(device): 
     responses((status = 200, body = DeviceView), (status = "default", body = Problem, content_type = "application/problem+json")),
     security(("admin" = [])),
 )]
-pub(crate) async fn revoke(extract::State(app): State, _: Admin, Names(device): Names<DeviceId>) -> Result<Answer<DeviceView>, Refusal> {
+pub(crate) async fn revoke(
+    extract::State(app): State,
+    admin: Admin,
+    Names(device): Names<DeviceId>,
+) -> Result<Answer<DeviceView>, Refusal> {
     existing(&app, &device).await?;
-    let revoked = app.directory.change(&device, DeviceChange::Revoke).await?;
+    let revoked = app.directory.change(&device, DeviceChange::Revoke, &admin.by()).await?;
     let kicked = app.broker.kick(&device).await;
     tracing::warn!(branch = %revoked.key, device = device.as_str(), ?kicked, "device revoked");
     Ok(Answer(revoked.into()))
+}
+
+/// What is known of a device that is gone.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LostDevice {
+    #[serde(flatten)]
+    device: DeviceView,
+    /// Operations that it had not sent when it reported last; null if it never did. What it did afterwards nobody knows.
+    unsent: Option<u64>,
+    /// Age of the oldest of them at that time, seconds.
+    oldest_unsent_s: Option<u64>,
+    /// How far each of its journals was handed in, the newest first: a receipt with a higher number is not here.
+    journals: Vec<JournalEnd>,
+    /// What to do when it turns up again.
+    next: &'static str,
+}
+
+/// How far a journal was handed in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JournalEnd {
+    journal_id: String,
+    /// The highest number seen.
+    device_seq: u64,
+    /// When the last operation came.
+    #[schema(value_type = String)]
+    at: Timestamp,
+}
+
+const WHEN_FOUND: &str = "when it turns up, do not enrol it yet: write its journal into a file on the till (mstore-sync device export --db till.db --out \
+    journal.json) and hand that in (mstore-sync device hand-in journal.json); it needs no credentials for this and reads nothing. Then wipe it, or enrol it anew";
+
+/// Shut out a device that nobody can find, and say what it held. The same as `revoke`, and on record as lost.
+#[utoipa::path(
+    post,
+    path = "/v1/admin/devices/{device}/lost",
+    tag = "admin",
+    operation_id = "lose_device",
+    params(("device" = String, Path)),
+    responses((status = 200, body = LostDevice), (status = "default", body = Problem, content_type = "application/problem+json")),
+    security(("admin" = [])),
+)]
+pub(crate) async fn lose(extract::State(app): State, admin: Admin, Names(device): Names<DeviceId>) -> Result<Answer<LostDevice>, Refusal> {
+    existing(&app, &device).await?;
+    let lost = app.directory.change(&device, DeviceChange::Lose, &admin.by()).await?;
+    let kicked = app.broker.kick(&device).await;
+    tracing::warn!(branch = %lost.key, device = device.as_str(), ?kicked, "device lost");
+    let journals = app.store.journals_of(&device).await?;
+    let journals =
+        journals.into_iter().map(|JournalSeen { journal_id, device_seq, at }| JournalEnd { journal_id, device_seq, at }).collect();
+    let said = |name: &str| lost.report.as_ref()?[name].as_u64();
+    let (unsent, oldest_unsent_s) = (said("queue_depth"), said("oldest_pending_s"));
+    Ok(Answer(LostDevice { device: lost.into(), unsent, oldest_unsent_s, journals, next: WHEN_FOUND }))
 }
 
 /// Where a device goes.
@@ -300,7 +377,7 @@ pub(crate) struct MoveTo {
 )]
 pub(crate) async fn move_device(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     Names(device): Names<DeviceId>,
     Json(to): Json<MoveTo>,
 ) -> Result<Answer<DeviceView>, Refusal> {
@@ -312,7 +389,7 @@ pub(crate) async fn move_device(
         );
         return Err(Refusal::new(Code::Conflict, detail));
     }
-    let moved = app.directory.change(&device, DeviceChange::Move(to.branch)).await?;
+    let moved = app.directory.change(&device, DeviceChange::Move(to.branch), &admin.by()).await?;
     app.broker.kick(&device).await;
     tracing::info!(branch = %moved.key, device = device.as_str(), "device moved");
     Ok(Answer(moved.into()))

@@ -18,8 +18,8 @@ use crate::fleet::{Health, Seen};
 /// Devices and their lag.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Fleet {
-    /// Devices connected over MQTT now, on any page.
-    connected: usize,
+    /// Devices connected over MQTT now, on any page; null for a merchant's token.
+    connected: Option<usize>,
     items: Vec<FleetDevice>,
     /// Pass it as `after` to get the next page; null at the end.
     next: Option<String>,
@@ -38,7 +38,7 @@ pub(crate) struct FleetDevice {
     /// `claimed`, `active` or `revoked`.
     #[schema(value_type = String)]
     status: DeviceStatus,
-    /// What it is doing: as it reported last, or `claimed` or `revoked`; null before its first report.
+    /// What it is doing: as it reported last, or `claimed`, `revoked` or `lost`; null before its first report.
     state: Option<String>,
     /// The branch's newest commit.
     head_seq: Option<Seq>,
@@ -77,15 +77,18 @@ pub(crate) struct FleetDevice {
 )]
 pub(crate) async fn fleet(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     Ask(of): Ask<OfBranch>,
     Ask(paging): Ask<Paging>,
 ) -> Result<Answer<Fleet>, Refusal> {
     let now = (app.config.clock)();
-    let (records, next) = records(&app, &of, &paging).await?;
+    let (records, next) = records(&app, &admin, &of, &paging).await?;
     let heads = heads_of(&app, &records).await?;
     let items = records.into_iter().map(|record| with_lag(record, &heads, now)).collect();
-    let connected = app.broker.stats().await.map_or(0, |stats| stats.connected);
+    let connected = match admin.only() {
+        Some(_) => None,
+        None => Some(app.broker.stats().await.map_or(0, |stats| stats.connected)),
+    };
     Ok(Answer(Fleet { connected, items, next }))
 }
 

@@ -19,7 +19,11 @@ use super::{
     responses((status = 200, body = WriteAnswer), (status = "default", body = Problem, content_type = "application/problem+json")),
     security(("admin" = [])),
 )]
-pub(crate) async fn confirm(extract::State(app): State, _: Admin, Names(key): Names<BranchKey>) -> Result<Answer<WriteAnswer>, Refusal> {
+pub(crate) async fn confirm(
+    extract::State(app): State,
+    admin: Admin,
+    Names(key): Names<BranchKey>,
+) -> Result<Answer<WriteAnswer>, Refusal> {
     tracing::warn!(branch = %key, "held commit confirmed");
-    write(&app, SourceWrite::ConfirmHold { key }).await
+    write(&app, SourceWrite::ConfirmHold { key, by: admin.by() }).await
 }

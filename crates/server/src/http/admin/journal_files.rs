@@ -5,7 +5,7 @@ use mstore_protocol::{
     BranchKey, Code, DeviceId, JOURNAL_FORMAT, JournalFile, Problem, UploadAnswer,
     limits::{OPERATIONS_PER_UPLOAD_MAX, TEXT_BYTES_MAX},
 };
-use mstore_store::AcceptUpload;
+use mstore_store::{AcceptUpload, Act};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -41,7 +41,7 @@ pub(crate) struct JournalFileBody {
 )]
 pub(crate) async fn hand_in(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     Names(device): Names<DeviceId>,
     Json(file): Json<JournalFile>,
 ) -> Result<Answer<UploadAnswer>, Refusal> {
@@ -49,6 +49,16 @@ pub(crate) async fn hand_in(
     let JournalFile { journal_id, clock_offset_ms, operations, .. } = file;
     let operations: Vec<String> = operations.into_iter().map(|operation| String::from(Box::<str>::from(operation))).collect();
     let count = operations.len();
+    // Before it is done: an act that nobody recorded must not have been one.
+    let act = Act {
+        action: "journal.handed_in",
+        merchant: Some(key.merchant.to_string()),
+        branch: Some(key.branch.to_string()),
+        device: Some(device.to_string()),
+        subject: Some(journal_id.clone()),
+        detail: format!("{count} operations"),
+    };
+    app.store.record_act(act, &admin.by()).await?;
     let accept = AcceptUpload { key: key.clone(), device: device.clone(), journal_id, clock_offset_ms, operations };
     let verdicts = app.store.accept(accept).await?;
     tracing::warn!(branch = %key, device = device.as_str(), count, "a journal file was handed in");

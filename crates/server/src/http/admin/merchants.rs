@@ -50,8 +50,8 @@ pub(crate) struct MerchantBody {
     responses((status = 200, body = PageAnswer), (status = "default", body = Problem, content_type = "application/problem+json")),
     security(("admin" = [])),
 )]
-pub(crate) async fn list(extract::State(app): State, _: Admin, Ask(paging): Ask<Paging>) -> Result<Answer<PageAnswer>, Refusal> {
-    page(&app, Listing::Merchants, &paging).await
+pub(crate) async fn list(extract::State(app): State, admin: Admin, Ask(paging): Ask<Paging>) -> Result<Answer<PageAnswer>, Refusal> {
+    page(&app, admin.only().cloned().map_or(Listing::Merchants, Listing::Merchant), &paging).await
 }
 
 /// Create or change a merchant.

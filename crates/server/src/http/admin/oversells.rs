@@ -79,13 +79,13 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn settle(
     extract::State(app): State,
-    _: Admin,
+    admin: Admin,
     Names((merchant, n)): Names<(MerchantId, u64)>,
     Json(body): Json<Note>,
 ) -> Result<StatusCode, Refusal> {
     if body.note.len() > TEXT_BYTES_MAX {
         return Err(Refusal::malformed(format!("note: at most {TEXT_BYTES_MAX} bytes")));
     }
-    app.store.settle_oversell(&merchant, n, &body.note).await?;
+    app.store.settle_oversell(&merchant, n, &body.note, &admin.by()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -52,7 +52,7 @@ pub(crate) async fn transactions(
     page(&app, Listing::Transactions(key), &paging).await
 }
 
-/// Alarms, newest first, a page.
+/// Alarms, newest first, a page; a merchant's token sees those of its merchant.
 #[utoipa::path(
     get,
     path = "/v1/admin/alarms",
@@ -62,6 +62,6 @@ pub(crate) async fn transactions(
     responses((status = 200, body = PageAnswer), (status = "default", body = Problem, content_type = "application/problem+json")),
     security(("admin" = [])),
 )]
-pub(crate) async fn alarms(extract::State(app): State, _: Admin, Ask(paging): Ask<Paging>) -> Result<Answer<PageAnswer>, Refusal> {
-    page(&app, Listing::Alarms, &paging).await
+pub(crate) async fn alarms(extract::State(app): State, admin: Admin, Ask(paging): Ask<Paging>) -> Result<Answer<PageAnswer>, Refusal> {
+    page(&app, admin.only().cloned().map_or(Listing::Alarms, Listing::AlarmsOf), &paging).await
 }

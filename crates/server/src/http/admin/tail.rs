@@ -1,6 +1,6 @@
 //! `GET /v1/admin/tail`: what is published, while it is published.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,12 +11,17 @@ use axum::{
 use bytes::Bytes;
 use mstore_protocol::{BranchKey, Collection, Problem, Scope, Topic};
 use serde::Deserialize;
-use tokio::sync::broadcast::{self, error::RecvError};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::{Interval, MissedTickBehavior, interval},
+};
 use utoipa::IntoParams;
 
 use super::super::{App, State, caller::Admin, extract::Ask, problem::Refusal};
 use crate::tail::Published;
+
+/// A revoked token ends its watching within this.
+const CHECKED_EVERY: Duration = Duration::from_secs(1);
 
 /// What to watch; everything without.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -52,11 +57,15 @@ impl Watch {
     ),
     security(("admin" = [])),
 )]
-pub(crate) async fn tail(extract::State(app): State, _: Admin, Ask(watch): Ask<Watch>) -> Result<Response, Refusal> {
+pub(crate) async fn tail(extract::State(app): State, admin: Admin, Ask(mut watch): Ask<Watch>) -> Result<Response, Refusal> {
     if let Some(collection) = &watch.collection {
         let collection = Collection::parse(collection).map_err(|error| Refusal::malformed(format!("collection: {error}")))?;
         App::check_collection(&collection)?;
     }
+    if let Some(merchant) = &watch.merchant {
+        admin.check_merchant(merchant)?;
+    }
+    watch.merchant = admin.only().map(ToString::to_string).or(watch.merchant);
     let published = app.tail.watch();
     let mut ready = VecDeque::new();
     for (key, head) in app.store.heads().await? {
@@ -65,7 +74,9 @@ pub(crate) async fn tail(extract::State(app): State, _: Admin, Ask(watch): Ask<W
             ready.push_back(line(&topic, "head", head.to_json().as_bytes()));
         }
     }
-    let lines = Lines { watch, ready, published, stopping: app.stopping.clone(), _app: app };
+    let mut checks = interval(CHECKED_EVERY);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let lines = Lines { watch, ready, published, admin, checks, app };
     let body = Body::from_stream(futures_util::stream::unfold(lines, |mut lines| async move {
         let line = lines.next().await?;
         Some((Ok::<_, Infallible>(line), lines))
@@ -77,8 +88,9 @@ struct Lines {
     watch: Watch,
     ready: VecDeque<Bytes>,
     published: broadcast::Receiver<Published>,
-    stopping: CancellationToken,
-    _app: Arc<App>,
+    admin: Admin,
+    checks: Interval,
+    app: Arc<App>,
 }
 
 impl Lines {
@@ -89,7 +101,13 @@ impl Lines {
         loop {
             let received = tokio::select! {
                 received = self.published.recv() => received,
-                () = self.stopping.cancelled() => return None,
+                _ = self.checks.tick() => {
+                    if self.admin.is_still_good(&self.app).await {
+                        continue;
+                    }
+                    return None;
+                }
+                () = self.app.stopping.cancelled() => return None,
             };
             match received {
                 Ok(message) if self.watch.wants(&message.key, message.collection.as_ref()) => {

@@ -5,12 +5,12 @@ use mstore_protocol::{BranchId, BranchKey, Code, DecidedBy, Decision, OperationD
 use serde_json::{Map, Value};
 
 use super::{
-    super::{Seen, Work, locks, writes},
+    super::{Seen, Work, audit, locks, writes},
     Judged, decisions, effects,
     received::Received,
     record,
 };
-use crate::{AcceptUpload, DeadLetterAct, Decide, Decided, StoreError, sql::args};
+use crate::{AcceptUpload, Act, DeadLetterAct, Decide, Decided, StoreError, sql::args};
 
 /// A decision whose verdict gets its seq when the commit is made.
 pub(in crate::cases) struct Made {
@@ -73,6 +73,7 @@ pub(in crate::cases) fn decide(work: &mut Work<'_>, wanted: &Decide) -> Result<M
     let text = match &wanted.act {
         DeadLetterAct::Discard => {
             decisions::write(work, &wanted.merchant, &discarded)?;
+            tell_audit(work, wanted, &letter)?;
             return Ok(Made { decision: discarded, key: letter.upload.key, judged: None });
         }
         _sent_again if known.code == Some(Code::AlreadyDecided) => {
@@ -86,7 +87,23 @@ pub(in crate::cases) fn decide(work: &mut Work<'_>, wanted: &Decide) -> Result<M
     let replaced_by = OperationId::parse(&judged.verdict.id);
     let decision = OperationDecision { decision: Decision::Replaced, replaced_by, ..discarded };
     decisions::write(work, &wanted.merchant, &decision)?;
+    tell_audit(work, wanted, &letter)?;
     Ok(Made { decision, key: letter.upload.key, judged: Some(judged) })
+}
+
+fn tell_audit(work: &Work<'_>, wanted: &Decide, letter: &Letter) -> Result<(), StoreError> {
+    let action = match wanted.act {
+        DeadLetterAct::Retry(_) => "dead_letter.retried",
+        DeadLetterAct::Edit(..) => "dead_letter.edited",
+        DeadLetterAct::Discard => "dead_letter.discarded",
+    };
+    let act = Act {
+        device: Some(letter.upload.device.to_string()),
+        subject: Some(wanted.id.to_string()),
+        detail: wanted.reason.clone(),
+        ..audit::at(action, &letter.upload.key)
+    };
+    audit::write(work, &act, &wanted.by)
 }
 
 fn read(work: &Work<'_>, wanted: &Decide) -> Result<Letter, StoreError> {

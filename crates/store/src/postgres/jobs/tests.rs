@@ -15,7 +15,7 @@ use tokio_postgres::NoTls;
 
 use super::*;
 use crate::{
-    AcceptUpload, Listing, Merchant, MoveKind, NewClaim, Page, Product, Registry as _, SourceWrite, StockBooks as _, StockMove,
+    AcceptUpload, By, Listing, Merchant, MoveKind, NewClaim, Page, Product, Registry as _, SourceWrite, StockBooks as _, StockMove,
     StockPolicy, Written,
     cases::{self, Carrier},
     postgres::{
@@ -267,9 +267,16 @@ mod races {
         let now = Timestamp::parse("2026-11-22T06:41:00.000Z").unwrap();
         for n in 0..ROUNDS {
             let (code_hash, device) = (rand::random(), DeviceId::parse(&format!("till-{n}")).unwrap());
-            let claim = NewClaim { code_hash, device: device.clone(), key: key("a"), name: String::new(), expires_at: now.plus_ms(1000) };
+            let claim = NewClaim {
+                code_hash,
+                device: device.clone(),
+                key: key("a"),
+                name: String::new(),
+                expires_at: now.plus_ms(1000),
+                by: By::server(),
+            };
             one.claim(claim).await.unwrap();
-            let (here, there) = tokio::join!(one.redeem(code_hash, "x", now), two.redeem(code_hash, "y", now));
+            let (here, there) = tokio::join!(one.redeem(code_hash, "x", None, now), two.redeem(code_hash, "y", None, now));
             let refused = [&here, &there].into_iter().filter(|it| matches!(it, Err(StoreError::Refused { code: Code::ClaimRefused, .. })));
             assert_eq!(refused.count(), 1, "{here:?} {there:?}");
             assert_eq!(two.device(&device).await.unwrap().unwrap().generation, 1);
