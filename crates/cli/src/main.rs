@@ -15,6 +15,7 @@ mod config;
 mod data;
 mod database;
 mod demo;
+mod descriptors;
 mod device;
 mod environment;
 mod failure;
