@@ -64,9 +64,23 @@ pub(crate) fn install_missing() -> Result<()> {
         format!("installing needs root: run `sudo apt-get install {}`, or run with --no-install to skip those tests", names.join(" "))
     })?;
     runner.run(&["apt-get", "update", "-q"])?;
-    let install = ["apt-get", "install", "-q", "-y", "--no-install-recommends"];
+    // The tests start servers of their own; one of the system would hold their ports and eat the machine.
+    let install = ["sh", "-c", WITHOUT_SERVICES, "install", POLICY, "apt-get", "install", "-q", "-y", "--no-install-recommends"];
     runner.run(&[&install[..], &names].concat())
 }
+
+/// Debian's packages ask this program whether they may start their services (invoke-rc.d(8)); 101 is no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// `$1` that program, left as it is if there is one; the rest a command during which the answer is no.
+const WITHOUT_SERVICES: &str = r#"
+policy=$1; shift
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+fi
+"$@"
+"#;
 
 /// Says what is missing and what that leaves out; true if anything is. In CI that is an error: a skipped test proves nothing.
 pub(crate) fn report_missing() -> Result<bool> {
@@ -154,6 +168,7 @@ impl Privilege {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -164,6 +179,28 @@ mod tests {
         assert!(!find_in(&root.display().to_string(), "xtask"), "a directory is no command");
         let absolute = root.join("Cargo.toml").display().to_string();
         assert!(find_in("/nowhere", &absolute) && !find_in("/nowhere", &format!("{absolute}.lost")), "a file of a package");
+    }
+
+    #[test]
+    fn services_are_not_started_and_what_others_decided_about_that_stays() {
+        let directory = std::env::temp_dir().join(format!("xtask-policy-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let policy = directory.join("policy-rc.d");
+        let run = |command: &str| {
+            let script = Command::new("sh")
+                .args(["-c", WITHOUT_SERVICES, "install"])
+                .arg(&policy)
+                .args(["sh", "-c", command, "x"])
+                .arg(&policy)
+                .status();
+            script.unwrap().code()
+        };
+        assert_eq!(run(r#""$1" || exit $?"#), Some(101), "a package that asks is told no");
+        assert!(!policy.exists(), "and nobody else afterwards");
+        std::fs::write(&policy, "somebody's own").unwrap();
+        assert_eq!(run("exit 3"), Some(3), "the command's outcome is ours");
+        assert_eq!(std::fs::read_to_string(&policy).unwrap(), "somebody's own");
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod canary;
 mod config;
 pub(crate) mod connection;
 mod keeper;
+mod url;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -19,7 +20,10 @@ use rumqttc::{AsyncClient, ClientError, PublishOptions, QoS};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-pub use self::config::{BrokerUrl, BrokerUrlError, ExternalConfig, ExternalTiming, Login, TlsFiles, TlsFilesError};
+pub use self::{
+    config::{ExternalConfig, ExternalTiming, Login, TlsFiles, TlsFilesError},
+    url::{BrokerNode, BrokerUrl, BrokerUrlError},
+};
 use crate::{
     broker::{Broker, BrokerStats, Kicked, Message, PublishError},
     receipt::Receipt,

@@ -22,7 +22,8 @@ pub use dynsec::{Dynsec, DynsecAccounts, DynsecSetup};
 pub use embedded::{BrokerLimits, EmbeddedBroker, EmbeddedConfig, ListenAddrs, StartError, TlsListen};
 pub use emqx::{Emqx, EmqxApi, emqx_rules};
 pub use external::{
-    BrokerUrl, BrokerUrlError, CanaryState, ExternalBroker, ExternalConfig, ExternalState, ExternalTiming, Login, TlsFiles, TlsFilesError,
+    BrokerNode, BrokerUrl, BrokerUrlError, CanaryState, ExternalBroker, ExternalConfig, ExternalState, ExternalTiming, Login, TlsFiles,
+    TlsFilesError,
 };
 pub use nats::{NATS_BEGIN, NATS_END, Nats, NatsConfig};
 pub use policy::{ACL_MATRIX, Action, Decision, Denial, Principal, decide};

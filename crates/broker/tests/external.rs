@@ -159,6 +159,42 @@ async fn a_broker_that_hangs_is_given_up() {
     broker.publish(message("1".into())).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_broker_that_takes_nothing_makes_senders_wait() {
+    let Some(mosquitto) = have(&[Program::Mosquitto]).then(|| Mosquitto::start("")) else { return };
+    let mut config = config(mosquitto.port());
+    config.timing.in_flight_max = 10;
+    let broker = ExternalBroker::start(config);
+    let number = up(&broker).await;
+    mosquitto.pause();
+    let mut receipts = Vec::new();
+    let handing_over = async {
+        for n in 0..1_000 {
+            receipts.push(broker.send_on(number, message(n.to_string())).await.unwrap());
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(1), handing_over).await.is_err(), "1,000 messages for a broker that stands still");
+    // What may be in flight, what waits between us and the connection, and what it has just taken from there.
+    assert!((10..=10 + 2 * 64 + 1).contains(&receipts.len()) && broker.in_flight() == receipts.len(), "{}", receipts.len());
+    mosquitto.resume();
+    for receipt in receipts {
+        assert_eq!(soon("an acknowledgement", receipt).await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn another_node_is_taken_when_one_is_away() {
+    let Some(mosquitto) = have(&[Program::Mosquitto]).then(|| Mosquitto::start("")) else { return };
+    let mut config = config(mosquitto.port());
+    // Nobody listens on the first.
+    config.url = format!("mqtt://127.0.0.1:9,127.0.0.1:{}", mosquitto.port()).parse().unwrap();
+    let broker = ExternalBroker::start(config);
+    let mut till = subscriber(&mosquitto, "till").await;
+    up(&broker).await;
+    broker.publish(message("1".into())).await.unwrap();
+    assert_eq!(till.next().await.unwrap().payload, "1");
+}
+
 const ACL: &str = "user backend\ntopic write prod/+/+/+/updates\ntopic write prod/+/+/sync/head\n\
     user narrow\ntopic write prod/m1/+/+/updates\n\
     user canary\ntopic read prod/devices/canary/#\n";

@@ -86,6 +86,14 @@ impl Keeping {
         }
     }
 
+    /// Whether they live in one broker's own files: other nodes would not have them.
+    pub(crate) fn is_of_one_node(&self) -> bool {
+        match self {
+            Self::Mosquitto(_) | Self::Nats(..) => true,
+            Self::Operators | Self::RabbitMq(..) | Self::Emqx(..) => false,
+        }
+    }
+
     /// Reads the files.
     pub(crate) fn load(&self, way: &ExternalConfig) -> Result<BrokerAccounts, Wrong> {
         Ok(match self {

@@ -66,6 +66,10 @@ impl ExternalBroker {
         if !url.tls && identity.is_some() {
             return Err(("broker_cert", "certificates are for mqtts:// brokers".into()));
         }
+        let accounts = Keeping::check(&get)?;
+        if url.is_cluster() && accounts.is_of_one_node() {
+            return Err(("broker_kind", "the accounts of this kind of broker can be kept on one node, not on those of a cluster".into()));
+        }
         Ok(Some(Self {
             url,
             client_id: set("broker_client_id").map(str::to_owned),
@@ -73,7 +77,7 @@ impl ExternalBroker {
             authorities,
             identity,
             canary: pair("broker_canary_username", "broker_canary_password_file")?,
-            accounts: Keeping::check(get)?,
+            accounts,
         }))
     }
 
@@ -129,6 +133,15 @@ mod tests {
             (&[("broker", "mqtt://x"), ("broker_canary_password_file", "f")], "broker_canary_password_file"),
             (&[("broker", "mqtt://x"), ("broker_ca", "f")], "broker_ca"),
             (&[("broker", "mqtt://x"), ("broker_cert", "f"), ("broker_key", "f")], "broker_cert"),
+            (
+                &[
+                    ("broker", "mqtt://x,y"),
+                    ("broker_kind", "mosquitto"),
+                    ("broker_admin_username", "a"),
+                    ("broker_admin_password_file", "f"),
+                ],
+                "broker_kind",
+            ),
         ] {
             assert_eq!(check(settings).unwrap_err().0, wrong, "{settings:?}");
         }

@@ -17,6 +17,7 @@ mod config;
 mod data;
 mod database;
 mod demo;
+mod descriptors;
 mod device;
 mod environment;
 mod failure;

@@ -10,6 +10,7 @@ use crate::{
     args::ServeArgs,
     config::Config,
     database::{self, Opened},
+    descriptors,
     failure::Failure,
     logging,
     server_process::Ready,
@@ -49,6 +50,7 @@ pub(crate) struct Started {
 
 /// Opens the data directory and the store, binds every port, starts.
 pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
+    descriptors::raise();
     let data = DataDir::open(&config.data_dir).map_err(|error| {
         let next = match &error {
             DataDirError::NotWritable { .. } => "choose another --data-dir, or let this user write there",

@@ -72,7 +72,11 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
     Setting { key: "mqtt_listen", default: "", doc: "MQTT address; empty: 127.0.0.1:1883, or 8883 with TLS" },
     Setting { key: "ws_listen", default: "127.0.0.1:8083", doc: "MQTT over WebSocket address" },
-    Setting { key: "broker", default: "embedded", doc: "embedded, or the URL of a broker: mqtt://host:port, mqtts://host:port" },
+    Setting {
+        key: "broker",
+        default: "embedded",
+        doc: "embedded, or the URL of a broker: mqtt://host:port, mqtts://host:port; a cluster's nodes with commas between them",
+    },
     Setting {
         key: "broker_client_id",
         default: "",

@@ -64,6 +64,35 @@ fn changes_made_while_the_broker_is_dead_are_published_when_it_is_back() {
 }
 
 #[test]
+fn a_long_backlog_becomes_one_head() {
+    if !have(&[Program::Mosquitto]) {
+        return;
+    }
+    let mut mosquitto = Mosquitto::start("");
+    let server = Server::start_with(&["--broker", &mosquitto.url(), "--outbox-per-branch-max", "3"]);
+    server.admin(&["trigger", "shop", "m1/b1"]);
+    until(&server, "mstore_broker_up", 1);
+    until(&server, "mstore_outbox_entries", 0);
+    let collapsed = figure(&server, "mstore_publish_head_only_total{branch=\"m1/b1\"}");
+    mosquitto.kill();
+    until(&server, "mstore_broker_up", 0);
+    let before = figure(&server, "mstore_publish_attempted_total{branch=\"m1/b1\"}");
+    for _ in 0..8 {
+        server.admin(&["trigger", "stock", "m1/b1", "SKU-00003", "-1"]);
+    }
+    assert!(figure(&server, "mstore_outbox_entries") <= 3, "the backlog is bounded");
+
+    mosquitto.restart();
+    until(&server, "mstore_outbox_entries", 0);
+    assert!(figure(&server, "mstore_publish_head_only_total{branch=\"m1/b1\"}") > collapsed, "devices are told to pull");
+    assert!(figure(&server, "mstore_publish_attempted_total{branch=\"m1/b1\"}") < before + 8, "not one frame for each");
+    let newest = http(server.http(), "GET", "/v1/m1/b1/head", Some(&server.admin_token()), "").body;
+    let newest: serde_json::Value = serde_json::from_str(&newest).unwrap();
+    let (mut watcher, _granted) = Subscriber::start(&server, "watcher", "any", &[HEAD]);
+    assert_eq!(watcher.next(HEAD)["tag"], newest["tag"], "the head that the broker keeps is the newest");
+}
+
+#[test]
 fn a_broker_that_is_not_there_does_not_keep_the_server_from_starting() {
     if !have(&[Program::Mosquitto]) {
         return;

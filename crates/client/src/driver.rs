@@ -455,9 +455,10 @@ impl Driver {
             self.inputs.push_back(Input::Disconnected);
             return;
         }
+        let turn = self.seed.wrapping_add(self.links_opened);
         self.links_opened += 1;
         let chance = Chance::new(self.options.faults, self.seed ^ self.links_opened.rotate_left(32));
-        self.link = Some(Link::open(&self.enrolment, &self.broker, collections, chance));
+        self.link = Some(Link::open(&self.enrolment, &self.broker, turn, collections, chance));
     }
 }
 

@@ -16,16 +16,16 @@ const CONNECT_TIMEOUT_S: u64 = 5;
 /// Messages between the connection and the driver; when they are full the connection stops reading.
 const EVENTS_MAX: usize = 256;
 
-/// Where a broker is.
+/// Where a broker is: one address, or the nodes of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BrokerAddress {
-    host: String,
-    port: u16,
+    /// Host and port, at least one.
+    nodes: Vec<(String, u16)>,
     tls: bool,
 }
 
 impl BrokerAddress {
-    /// Parses `mqtt://host:port` or `mqtts://host:port`.
+    /// Parses `mqtt://host:port` or `mqtts://host:port`; nodes of a cluster have commas between them.
     pub(crate) fn parse(url: &str) -> Result<Self, OpenError> {
         let wrong = |detail: &str| OpenError::Url { url: url.to_owned(), detail: detail.to_owned() };
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it needs mqtt:// or mqtts://"))?;
@@ -34,13 +34,22 @@ impl BrokerAddress {
             "mqtts" | "ssl" => (true, 8883),
             _ => return Err(wrong("it needs mqtt:// or mqtts://")),
         };
-        let rest = rest.trim_end_matches('/');
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong("the port is not a number"))?),
-            Some(_) | None => (rest, default_port),
+        let node = |node: &str| {
+            let (host, port) = match node.rsplit_once(':') {
+                Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong("the port is not a number"))?),
+                Some(_) | None => (node, default_port),
+            };
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            if host.is_empty() { Err(wrong("the host is missing")) } else { Ok((host.to_owned(), port)) }
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() { Err(wrong("the host is missing")) } else { Ok(Self { host: host.to_owned(), port, tls }) }
+        let nodes = rest.trim_end_matches('/').split(',').map(node).collect::<Result<_, _>>()?;
+        Ok(Self { nodes, tls })
+    }
+
+    /// The node whose turn it is. Devices that begin anywhere spread over a cluster, and one that tries again tries the next.
+    fn node(&self, turn: u64) -> (String, u16) {
+        let count = u64::try_from(self.nodes.len()).unwrap_or(1);
+        self.nodes[usize::try_from(turn % count).unwrap_or(0)].clone()
     }
 }
 
@@ -77,9 +86,9 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Starts to connect.
-    pub(crate) fn open(enrolment: &Enrolment, broker: &BrokerAddress, collections: &[Collection], chance: Chance) -> Self {
-        let mut options = MqttOptions::new(enrolment.device_id.as_str(), (broker.host.clone(), broker.port));
+    /// Starts to connect to the node whose turn it is.
+    pub(crate) fn open(enrolment: &Enrolment, broker: &BrokerAddress, turn: u64, collections: &[Collection], chance: Chance) -> Self {
+        let mut options = MqttOptions::new(enrolment.device_id.as_str(), broker.node(turn));
         options
             .set_keep_alive(KEEP_ALIVE_S)
             .set_clean_session(true)
@@ -216,14 +225,21 @@ mod tests {
     #[test]
     fn addresses() {
         let check = |url: &str, host: &str, port: u16, tls: bool| {
-            assert_eq!(BrokerAddress::parse(url).unwrap(), BrokerAddress { host: host.into(), port, tls }, "{url}");
+            assert_eq!(BrokerAddress::parse(url).unwrap(), BrokerAddress { nodes: vec![(host.into(), port)], tls }, "{url}");
         };
         check("mqtt://127.0.0.1:1883", "127.0.0.1", 1883, false);
         check("mqtts://shop.example", "shop.example", 8883, true);
         check("mqtt://[::1]:4000/", "::1", 4000, false);
         check("mqtt://[::1]", "::1", 1883, false);
-        for bad in ["shop.example:1883", "http://x", "mqtt://", "mqtt://x:y"] {
+        for bad in ["shop.example:1883", "http://x", "mqtt://", "mqtt://x:y", "mqtt://x,"] {
             assert!(BrokerAddress::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn nodes_of_a_cluster_take_turns() {
+        let cluster = BrokerAddress::parse("mqtts://one,two:2883,[::1]").unwrap();
+        let turns: Vec<(String, u16)> = (4..8).map(|turn| cluster.node(turn)).collect();
+        assert_eq!(turns, [("two", 2883), ("::1", 8883), ("one", 8883), ("two", 2883)].map(|(host, port)| (host.to_owned(), port)));
     }
 }

@@ -18,11 +18,12 @@ pub struct Options {
     pub report_interval: Option<Duration>,
     /// How long to wait for frames that overtook each other before asking. Default 100 ms.
     pub reorder_window: Duration,
-    /// Seed of all jitter; `None` takes one from the operating system. Give one in tests.
+    /// Seed of all jitter and of the first of several broker nodes; `None` takes one from the operating system. Give one in tests.
     pub seed: Option<u64>,
     /// Trouble made on purpose, for tests and demos. Default none.
     pub faults: Faults,
-    /// MQTT over this address instead of the one from enrolment: `mqtt://host:port` or `mqtts://host:port`. Default none.
+    /// MQTT over this address instead of the one from enrolment: `mqtt://host:port` or `mqtts://host:port`; nodes of a cluster with
+    /// commas between them, of which every connection takes the next. Default none.
     pub mqtt_url: Option<String>,
     /// Whether the client starts with a network ([`crate::Client::set_online`]). Default true.
     pub online: bool,

@@ -36,7 +36,7 @@ pub struct Enrolment {
     pub merchant: MerchantId,
     /// Its branch.
     pub branch: BranchId,
-    /// `mqtt://host:port` or `mqtts://…`.
+    /// `mqtt://host:port` or `mqtts://…`; `mqtt://host:port,host:port` where the operator named the nodes of a cluster.
     pub mqtt_url: String,
     /// `ws://host:port/mqtt` or `wss://…`.
     pub ws_url: String,

@@ -60,7 +60,9 @@ fn is_private(url: &str) -> bool {
         return true;
     }
     let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
-    is_loopback(host_of(authority))
+    let is_mqtt = ["mqtt", "tcp"].iter().any(|mqtt| scheme.eq_ignore_ascii_case(mqtt));
+    // The nodes of a broker's cluster; no other URL has commas there.
+    if is_mqtt { authority.split(',').all(|node| is_loopback(host_of(node))) } else { is_loopback(host_of(authority)) }
 }
 
 /// The host without its port, `[::1]` without its brackets; nothing when there is more to it, such as a user's name.
@@ -93,6 +95,8 @@ mod tests {
             "http://localhost",
             "mqtt://LOCALHOST:1883",
             "mqtt://127.8.9.1",
+            "mqtt://127.0.0.1:1883,localhost,[::1]:1885",
+            "mqtts://one,two:8883",
             "ws://[::1]:8083/mqtt",
             "http://[::ffff:127.0.0.1]:80/",
         ];
@@ -102,6 +106,9 @@ mod tests {
         let open = [
             "http://10.0.0.7:8080",
             "mqtt://shop.local:1883",
+            "mqtt://127.0.0.1,shop.local",
+            "mqtt://127.0.0.1,",
+            "http://127.0.0.1,localhost",
             "tcp://0.0.0.0:1883",
             "ws://[::]:8083/mqtt",
             "http://127.0.0.1@evil.example",

@@ -4,6 +4,7 @@
 //! A server ends when its value is dropped, and also when the test's process dies, however it does.
 
 mod account;
+mod certificate;
 mod guardian;
 mod mosquitto;
 mod nats;
@@ -14,7 +15,7 @@ mod rabbitmq;
 mod server_process;
 
 pub use mosquitto::Mosquitto;
-pub use nats::Nats;
+pub use nats::{NATS_NODES, Nats, NatsCluster};
 pub use postgres::{Database, Options, Postgres, psql, try_psql};
 pub use program::{Program, have};
 pub use rabbitmq::RabbitMq;

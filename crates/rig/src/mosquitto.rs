@@ -3,14 +3,14 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use tempfile::TempDir;
 
 use crate::{
-    account,
+    account, certificate,
     port::free_port,
     program,
     server_process::{Log, ServerProcess, lock},
@@ -26,6 +26,8 @@ const DYNAMIC_SECURITY: &str = "dynamic-security.json";
 pub struct Mosquitto {
     process: Option<ServerProcess>,
     port: u16,
+    /// Where TLS alone is spoken: the listener that asks for a certificate.
+    certified_port: Option<u16>,
     log: Log,
     directory: TempDir,
 }
@@ -62,12 +64,40 @@ impl Mosquitto {
     #[must_use]
     pub fn with_dynamic_security() -> Self {
         let directory = directory();
-        let file = directory.path().join(DYNAMIC_SECURITY);
-        let made = Command::new("mosquitto_ctrl").args(["dynsec", "init"]).arg(&file).args(["admin", "pw-admin"]).output();
-        assert!(made.is_ok_and(|made| made.status.success()), "mosquitto_ctrl failed");
-        let plugin = program::mosquitto_plugin().expect("Debian's package mosquitto has its plugin");
-        let (plugin, file) = (plugin.display(), file.display());
-        Self::launch(directory, &format!("allow_anonymous false\nplugin {plugin}\nplugin_opt_config_file {file}\n"))
+        let plugin = dynamic_security(&directory);
+        Self::launch(directory, &plugin)
+    }
+
+    /// The same over TLS alone: the port of all others is for devices, and a second one asks for a certificate.
+    ///
+    /// # Panics
+    /// When the files cannot be made.
+    #[must_use]
+    pub fn with_dynamic_security_over_tls() -> Self {
+        let directory = directory();
+        certificate::make(directory.path(), |_file| {});
+        let [authority, own, key] =
+            [certificate::authority, certificate::certificate, certificate::key].map(|file| file(directory.path()).display().to_string());
+        let tls = format!("cafile {authority}\ncertfile {own}\nkeyfile {key}\n");
+        let certified_port = free_port();
+        let second = format!("listener {certified_port} 127.0.0.1\n{tls}require_certificate true\n");
+        let plugin = dynamic_security(&directory);
+        Self { certified_port: Some(certified_port), ..Self::launch(directory, &format!("{plugin}{tls}{second}")) }
+    }
+
+    /// Whom to trust over TLS; and for the listener that asks: a certificate and its key.
+    #[must_use]
+    pub fn certificates(&self) -> [PathBuf; 3] {
+        [certificate::authority, certificate::certificate, certificate::key].map(|file| file(self.directory.path()))
+    }
+
+    /// The address of the listener that asks for a certificate.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn certified_url(&self) -> String {
+        format!("mqtts://localhost:{}", self.certified_port.expect("it speaks TLS"))
     }
 
     /// What the plugin has on disk.
@@ -98,7 +128,7 @@ impl Mosquitto {
             let text = format!("per_listener_settings false\nlistener {port} 127.0.0.1\n{fixed}user {user}\n{more}");
             write(&directory.path().join("mosquitto.conf"), &text);
             match run(directory.path(), &log) {
-                Ok(process) => return Self { process: Some(process), port, log, directory },
+                Ok(process) => return Self { process: Some(process), port, certified_port: None, log, directory },
                 Err(said) => assert!(said.contains("Address already in use"), "{said}"),
             }
         }
@@ -120,7 +150,11 @@ impl Mosquitto {
     /// Its address as `--broker` takes it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("mqtt://127.0.0.1:{}", self.port)
+        match self.certified_port {
+            // The name that is in the certificate.
+            Some(_) => format!("mqtts://localhost:{}", self.port),
+            None => format!("mqtt://127.0.0.1:{}", self.port),
+        }
     }
 
     /// Everything that it said so far.
@@ -173,6 +207,16 @@ impl Mosquitto {
 
 fn directory() -> TempDir {
     tempfile::Builder::new().prefix("mstore-rig-").tempdir().expect("the temporary directory is writable")
+}
+
+/// The lines of the configuration that load the plugin, whose file is made.
+fn dynamic_security(directory: &TempDir) -> String {
+    let file = directory.path().join(DYNAMIC_SECURITY);
+    let made = Command::new("mosquitto_ctrl").args(["dynsec", "init"]).arg(&file).args(["admin", "pw-admin"]).output();
+    assert!(made.is_ok_and(|made| made.status.success()), "mosquitto_ctrl failed");
+    let plugin = program::mosquitto_plugin().expect("Debian's package mosquitto has its plugin");
+    let (plugin, file) = (plugin.display(), file.display());
+    format!("allow_anonymous false\nplugin {plugin}\nplugin_opt_config_file {file}\n")
 }
 
 fn write(path: &Path, text: &str) {

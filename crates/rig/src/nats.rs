@@ -1,5 +1,7 @@
 //! A NATS of the tests' own with MQTT and JetStream, on free ports; its users are a file that others write.
 
+mod cluster;
+
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
@@ -9,6 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
+pub use self::cluster::{NATS_NODES, NatsCluster};
 use crate::{
     port::free_port,
     program,

@@ -1,6 +1,5 @@
 //! A PostgreSQL of the tests' own: a cluster in a temporary directory, with a superuser, an ordinary role, and replicas.
 
-mod certificate;
 mod cluster;
 mod database;
 mod psql;
@@ -14,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    program,
+    certificate, program,
     server_process::{Log, ServerProcess, lock},
 };
 use cluster::Cluster;

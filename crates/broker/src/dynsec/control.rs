@@ -104,7 +104,8 @@ async fn refuse_for(wait: Duration, down: &Down, asked: &mut mpsc::Receiver<Requ
 }
 
 async fn open(config: &ExternalConfig, client_id: &str) -> Result<Connection, Down> {
-    let connection = Connection::open(config, client_id, config.login.as_ref()).await?;
+    // Mosquitto knows no cluster.
+    let connection = Connection::open(config, config.url.node(0), client_id, config.login.as_ref()).await?;
     let filter = SubscribeFilter::new(ANSWERS.to_owned(), QoS::AtLeastOnce);
     let network = |error: &dyn std::fmt::Display| Down::Network(error.to_string());
     let asked = connection.client.subscribe_many_tracked(vec![filter]).await.map_err(|error| network(&error))?;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     config::{ExternalConfig, Login},
     connection::{Connection, Down},
+    url::BrokerNode,
 };
 
 /// No merchant is called `devices`: the word is reserved. The topics have the shape of a branch's, so that the same rules decide about them.
@@ -19,10 +20,10 @@ pub(crate) fn topics(env: &Env) -> [String; 2] {
     [format!("{env}/devices/canary/product/updates"), format!("{env}/devices/canary/sync/head")]
 }
 
-/// Publishes on the backend's connection and waits for it on a device's; how long that took.
-pub(super) async fn check(config: &ExternalConfig, login: &Login, backend: &AsyncClient) -> Result<Duration, Down> {
+/// Publishes on the backend's connection to a node and waits for it on a device's to the same; how long that took.
+pub(super) async fn check(config: &ExternalConfig, node: &BrokerNode, login: &Login, backend: &AsyncClient) -> Result<Duration, Down> {
     // Brokers that bind the client id to the account let in only this one.
-    let mut device = Connection::open(config, &login.username, Some(login)).await.map_err(|down| failed(login, &down))?;
+    let mut device = Connection::open(config, node, &login.username, Some(login)).await.map_err(|down| failed(login, &down))?;
     let topics = topics(&config.env);
     subscribe(&device, login, &topics).await?;
     let begun = Instant::now();

@@ -2,86 +2,14 @@
 
 use std::{
     fmt,
-    net::IpAddr,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
 use bytes::Bytes;
 use mstore_protocol::Env;
 
-/// Where a broker is: `mqtt://host[:1883]` or `mqtts://host[:8883]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokerUrl {
-    /// Name or address, without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Whether TLS is spoken.
-    pub tls: bool,
-}
-
-/// Why a text is not a broker's URL.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BrokerUrlError {
-    /// Another scheme, or none.
-    #[error("a broker's URL begins with mqtt:// or mqtts://")]
-    Scheme,
-    /// User name or password in it: it would show in process lists and logs.
-    #[error("a broker's URL holds no user name and no password; set broker_username and broker_password_file")]
-    Credentials,
-    /// No host, or something behind it.
-    #[error("a broker's URL is mqtt://HOST or mqtt://HOST:PORT, with nothing behind it")]
-    Host,
-    /// The port is none.
-    #[error("the port of a broker's URL is a number from 1 to 65535")]
-    Port,
-}
-
-impl BrokerUrl {
-    /// Whether what is sent there may be read on the way: neither TLS nor this machine.
-    pub(super) fn is_in_the_clear(&self) -> bool {
-        let is_here = self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|addr| addr.is_loopback());
-        !self.tls && !is_here
-    }
-}
-
-impl FromStr for BrokerUrl {
-    type Err = BrokerUrlError;
-
-    fn from_str(raw: &str) -> Result<Self, BrokerUrlError> {
-        let (scheme, rest) = raw.split_once("://").ok_or(BrokerUrlError::Scheme)?;
-        let (tls, default_port) = match scheme {
-            "mqtt" => (false, 1883),
-            "mqtts" => (true, 8883),
-            _ => return Err(BrokerUrlError::Scheme),
-        };
-        if rest.contains('@') {
-            return Err(BrokerUrlError::Credentials);
-        }
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        // `[::1]:1883`: the colons of an IPv6 address stand in brackets.
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, port.parse().ok().filter(|port| *port > 0).ok_or(BrokerUrlError::Port)?),
-            Some(_) | None => (rest, default_port),
-        };
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:%".contains(&byte);
-        if bare.is_empty() || !bare.bytes().all(fits) || (bare.contains(':') && bare == host) {
-            return Err(BrokerUrlError::Host);
-        }
-        Ok(Self { host: bare.to_owned(), port, tls })
-    }
-}
-
-impl fmt::Display for BrokerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        let brackets = if self.host.contains(':') { ["[", "]"] } else { ["", ""] };
-        write!(f, "{scheme}://{}{}{}:{}", brackets[0], self.host, brackets[1], self.port)
-    }
-}
+use super::url::BrokerUrl;
 
 /// An account on the broker.
 #[derive(Clone, PartialEq, Eq)]
@@ -228,38 +156,6 @@ impl Default for ExternalTiming {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn urls() {
-        for (raw, shown) in [
-            ("mqtt://127.0.0.1:2883", "mqtt://127.0.0.1:2883"),
-            ("mqtts://broker.example", "mqtts://broker.example:8883"),
-            ("mqtt://[::1]/", "mqtt://[::1]:1883"),
-        ] {
-            assert_eq!(raw.parse::<BrokerUrl>().unwrap().to_string(), shown);
-        }
-        for (raw, error) in [
-            ("broker.example", BrokerUrlError::Scheme),
-            ("http://broker.example", BrokerUrlError::Scheme),
-            ("mqtt://me:secret@broker.example", BrokerUrlError::Credentials),
-            ("mqtt://", BrokerUrlError::Host),
-            ("mqtt://broker.example/env", BrokerUrlError::Host),
-            ("mqtt://::1", BrokerUrlError::Host),
-            ("mqtt://broker.example:0", BrokerUrlError::Port),
-            ("mqtt://broker.example:mqtt", BrokerUrlError::Port),
-        ] {
-            assert_eq!(raw.parse::<BrokerUrl>().unwrap_err(), error, "{raw}");
-        }
-    }
-
-    #[test]
-    fn a_password_crosses_in_the_clear_only_where_it_says_so() {
-        for (url, in_the_clear) in
-            [("mqtt://127.0.0.1", false), ("mqtt://[::1]", false), ("mqtt://localhost", false), ("mqtts://b", false), ("mqtt://b", true)]
-        {
-            assert_eq!(url.parse::<BrokerUrl>().unwrap().is_in_the_clear(), in_the_clear, "{url}");
-        }
-    }
 
     #[test]
     fn secrets_do_not_show() {

@@ -13,7 +13,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::config::{ExternalConfig, Login};
+use super::{
+    config::{ExternalConfig, Login},
+    url::BrokerNode,
+};
 use crate::embedded::PACKET_BYTES_MAX;
 
 /// Requests between a sender and the connection; beyond them senders wait.
@@ -52,9 +55,9 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Connects and logs in.
-    pub(crate) async fn open(config: &ExternalConfig, client_id: &str, login: Option<&Login>) -> Result<Self, Down> {
-        let (client, mut events) = AsyncClient::builder(options(config, client_id, login)).capacity(REQUESTS_MAX).build();
+    /// Connects to one node and logs in.
+    pub(crate) async fn open(config: &ExternalConfig, node: &BrokerNode, client_id: &str, login: Option<&Login>) -> Result<Self, Down> {
+        let (client, mut events) = AsyncClient::builder(options(config, node, client_id, login)).capacity(REQUESTS_MAX).build();
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         network.set_connection_timeout(config.timing.connect_within.as_secs().max(1));
@@ -70,7 +73,7 @@ impl Connection {
             Ok(Err(_ended)) => Err(ended(&mut driver).await),
             Err(_late) => {
                 abort.abort();
-                Err(Down::Network(format!("{} did not answer within {:?}", config.url, config.timing.connect_within)))
+                Err(Down::Network(format!("{node} did not answer within {:?}", config.timing.connect_within)))
             }
         }
     }
@@ -92,9 +95,9 @@ async fn ended(driver: &mut JoinHandle<Down>) -> Down {
     driver.await.unwrap_or_else(|_aborted| Down::Network("the connection was given up".into()))
 }
 
-fn options(config: &ExternalConfig, client_id: &str, login: Option<&Login>) -> MqttOptions {
+fn options(config: &ExternalConfig, node: &BrokerNode, client_id: &str, login: Option<&Login>) -> MqttOptions {
     let packet_bytes_max = usize::try_from(PACKET_BYTES_MAX).unwrap_or(usize::MAX);
-    let mut options = MqttOptions::new(client_id, (config.url.host.clone(), config.url.port));
+    let mut options = MqttOptions::new(client_id, (node.host.clone(), node.port));
     options
         .set_keep_alive(u16::try_from(config.timing.keep_alive.as_secs().max(1)).unwrap_or(u16::MAX))
         .set_clean_session(true)

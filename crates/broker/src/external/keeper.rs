@@ -10,6 +10,7 @@ use super::{
     CanaryState, Shared, canary,
     config::{ExternalConfig, ExternalTiming},
     connection::{Connection, Down},
+    url::BrokerNode,
 };
 
 /// Runs until `stop`.
@@ -17,16 +18,19 @@ pub(super) async fn keep(config: ExternalConfig, shared: Arc<Shared>, stop: Canc
     if config.canary.is_none() {
         tracing::warn!("no canary account: a broker that throws away what we publish will not be noticed (set broker_canary_username)");
     }
-    let mut failures = 0;
+    let (mut failures, mut turn) = (0, 0_usize);
     while !stop.is_cancelled() {
-        let (was_up, down) = life(&config, &shared, &stop).await;
+        let node = config.url.node(turn);
+        // Whatever is wrong with one node of a cluster, the next may be well.
+        turn = turn.wrapping_add(1);
+        let (was_up, down) = life(&config, node, &shared, &stop).await;
         shared.down(&down);
         if stop.is_cancelled() {
             break;
         }
         failures = if was_up { 1 } else { failures + 1 };
         let wait = wait_after(&down, failures, &config.timing, rand::rng().random());
-        tracing::warn!(broker = %config.url, reason = %down, wait_ms = wait.as_millis(), "broker away");
+        tracing::warn!(broker = %node, reason = %down, wait_ms = wait.as_millis(), "broker away");
         tokio::select! {
             () = sleep(wait) => {}
             () = stop.cancelled() => {}
@@ -35,10 +39,10 @@ pub(super) async fn keep(config: ExternalConfig, shared: Arc<Shared>, stop: Canc
     shared.down(&Down::Network("the server stops".into()));
 }
 
-/// One connection, from its login to its end; whether it ever took messages, and why it ended.
-async fn life(config: &ExternalConfig, shared: &Shared, stop: &CancellationToken) -> (bool, Down) {
+/// One connection to a node, from its login to its end; whether it ever took messages, and why it ended.
+async fn life(config: &ExternalConfig, node: &BrokerNode, shared: &Shared, stop: &CancellationToken) -> (bool, Down) {
     let opened = tokio::select! {
-        opened = Connection::open(config, &config.client_id, config.login.as_ref()) => opened,
+        opened = Connection::open(config, node, &config.client_id, config.login.as_ref()) => opened,
         () = stop.cancelled() => return (false, stopped()),
     };
     let mut connection = match opened {
@@ -53,7 +57,7 @@ async fn life(config: &ExternalConfig, shared: &Shared, stop: &CancellationToken
         // The first tick comes at once: nobody is let in before the canary is back.
         let sing = async {
             canaries.tick().await;
-            sing(config, shared, &client).await
+            sing(config, node, shared, &client).await
         };
         tokio::select! {
             sung = sing => {
@@ -63,7 +67,7 @@ async fn life(config: &ExternalConfig, shared: &Shared, stop: &CancellationToken
                 if !was_up {
                     was_up = true;
                     shared.up(client);
-                    tracing::info!(broker = %config.url, "broker connected");
+                    tracing::info!(broker = %node, "broker connected");
                 }
             }
             down = connection.ended() => return (was_up, down),
@@ -76,16 +80,16 @@ async fn life(config: &ExternalConfig, shared: &Shared, stop: &CancellationToken
     }
 }
 
-async fn sing(config: &ExternalConfig, shared: &Shared, backend: &rumqttc::AsyncClient) -> Result<(), Down> {
+async fn sing(config: &ExternalConfig, node: &BrokerNode, shared: &Shared, backend: &rumqttc::AsyncClient) -> Result<(), Down> {
     let Some(login) = &config.canary else { return Ok(()) };
-    let sung = canary::check(config, login, backend).await;
+    let sung = canary::check(config, node, login, backend).await;
     let canary = match &sung {
         Ok(took) => {
             tracing::debug!(took_ms = took.as_millis(), "canary came back");
             CanaryState::Forwards
         }
         Err(Down::Canary(why)) => {
-            tracing::error!(broker = %config.url, why, "canary lost; nothing is published until it comes back");
+            tracing::error!(broker = %node, why, "canary lost; nothing is published until it comes back");
             CanaryState::Discards
         }
         // It says nothing about what the broker forwards.

@@ -108,6 +108,25 @@ pub(crate) enum BenchName {
         #[command(flatten)]
         common: BenchCommon,
     },
+    /// The embedded broker goes and comes again under many live tills: how soon they are live again, and what they ask for.
+    Reconnect {
+        #[arg(long, default_value_t = 5_000)]
+        devices: usize,
+        /// Branches that they are spread over.
+        #[arg(long, default_value_t = 100)]
+        branches: usize,
+        /// Products; every branch has all of them.
+        #[arg(long, default_value_t = 200)]
+        rows: usize,
+        #[command(flatten)]
+        common: BenchCommon,
+    },
+    /// The tills of `reconnect`, in a process of their own.
+    #[command(hide = true)]
+    Fleet {
+        #[command(flatten)]
+        common: BenchCommon,
+    },
     /// What it costs when nothing happens.
     Idle {
         #[arg(long, default_value_t = 50)]
@@ -131,6 +150,8 @@ impl BenchName {
             | Self::Catchup { common, .. }
             | Self::Capture { common, .. }
             | Self::Growth { common, .. }
+            | Self::Reconnect { common, .. }
+            | Self::Fleet { common }
             | Self::Idle { common, .. } => common,
         }
     }

@@ -90,6 +90,15 @@ pub(crate) struct VerifyBrokerArgs {
     /// File with its password.
     #[arg(long, value_name = "FILE", requires = "observer_username")]
     pub(crate) observer_password_file: Option<PathBuf>,
+    /// RabbitMQ's management API, EMQX's REST API or NATS's monitoring, which tells the broker's version; Mosquitto tells the observer.
+    #[arg(long, value_name = "URL")]
+    pub(crate) broker_admin_url: Option<String>,
+    /// Account there.
+    #[arg(long, value_name = "NAME", requires = "broker_admin_url")]
+    pub(crate) broker_admin_username: Option<String>,
+    /// File with its password.
+    #[arg(long, value_name = "FILE", requires = "broker_admin_username")]
+    pub(crate) broker_admin_password_file: Option<PathBuf>,
     /// Only these cases, such as C05 or L.
     #[arg(long = "case", value_name = "NAME")]
     pub(crate) cases: Vec<String>,

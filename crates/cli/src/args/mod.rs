@@ -107,7 +107,7 @@ pub(crate) struct ServeArgs {
     /// MQTT over WebSocket address [default: 127.0.0.1:8083].
     #[arg(long, value_name = "ADDR")]
     pub(crate) ws_listen: Option<String>,
-    /// embedded, or the URL of a broker: mqtt://host:port, mqtts://host:port [default: embedded].
+    /// embedded, or the URL of a broker: mqtt://host:port, mqtts://host:port; a cluster's nodes with commas between them [default: embedded].
     #[arg(long)]
     pub(crate) broker: Option<String>,
     #[command(flatten)]

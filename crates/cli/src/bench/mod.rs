@@ -3,10 +3,12 @@
 mod capture;
 mod catchup;
 mod fanout;
+mod fleet;
 mod foreign;
 mod growth;
 mod idle;
 mod latency;
+mod reconnect;
 mod relay;
 mod rig;
 mod scratch;
@@ -43,6 +45,9 @@ impl Outcome {
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     logging::start(&std::env::var("MSTORE_LOG").unwrap_or_else(|_| "error".into()), false)?;
+    if matches!(args.name, BenchName::Fleet { .. }) {
+        return fleet::run().await;
+    }
     let common = args.name.common().clone();
     let scratch = match &common.database {
         Some(url) => Some(Scratch::make(url).await?),
@@ -77,6 +82,8 @@ async fn measure(name: BenchName, database: Option<&str>) -> Result<Outcome, Fai
         BenchName::Catchup { changes, .. } => catchup::run(changes, database).await,
         BenchName::Capture { writers, seconds, .. } => capture::run(writers, seconds, database).await,
         BenchName::Growth { branches, rows, commits, .. } => growth::run(branches, rows, commits, database).await,
+        BenchName::Reconnect { devices, branches, rows, .. } => reconnect::run(devices, branches, rows, database).await,
+        BenchName::Fleet { .. } => Err(Failure::usage("this is a part of reconnect")),
         BenchName::Idle { devices, seconds, .. } => idle::run(devices, seconds, database).await,
     }
 }

@@ -57,16 +57,12 @@ impl Rig {
 
     /// A claim code for a till.
     pub(super) async fn claim(&self, name: &str) -> Result<String, Failure> {
-        let body = json!({ "merchant": self.key.merchant, "branch": self.key.branch, "device_id": name, "name": name });
-        let claim = self.api.post("/v1/admin/devices", &body).await?;
-        claim["code"].as_str().map(str::to_owned).ok_or_else(|| Failure::unavailable("the server gave no claim code"))
+        claim(&self.api, &self.key, name).await
     }
 
     /// The credentials of a till that has no file yet.
     pub(super) async fn enrolment(&self, name: &str) -> Result<Enrolment, Failure> {
-        let code = self.claim(name).await?;
-        let answer = self.api.post("/v1/devices/enrol", &json!({ "code": code, "nonce": name })).await?;
-        serde_json::from_value(answer).map_err(|error| Failure::unavailable(format!("enrolment: {error}")))
+        enrol(&self.api, &self.key, name).await
     }
 
     /// Starts an enrolled till on an empty file.
@@ -121,8 +117,21 @@ impl Rig {
     }
 }
 
+async fn claim(api: &AdminApi, key: &BranchKey, name: &str) -> Result<String, Failure> {
+    let body = json!({ "merchant": key.merchant, "branch": key.branch, "device_id": name, "name": name });
+    let claim = api.post("/v1/admin/devices", &body).await?;
+    claim["code"].as_str().map(str::to_owned).ok_or_else(|| Failure::unavailable("the server gave no claim code"))
+}
+
+/// The credentials of a till of a branch.
+pub(super) async fn enrol(api: &AdminApi, key: &BranchKey, name: &str) -> Result<Enrolment, Failure> {
+    let code = claim(api, key, name).await?;
+    let answer = api.post("/v1/devices/enrol", &json!({ "code": code, "nonce": name })).await?;
+    serde_json::from_value(answer).map_err(|error| Failure::unavailable(format!("enrolment: {error}")))
+}
+
 /// Merchant, branch and products; their ids.
-async fn furnish(api: &AdminApi, key: &BranchKey, rows: usize) -> Result<Vec<String>, Failure> {
+pub(super) async fn furnish(api: &AdminApi, key: &BranchKey, rows: usize) -> Result<Vec<String>, Failure> {
     let data = Dataset::load(None, 1, 60)?;
     let writer = ShopWriter::new(api);
     let merchant = Merchant {

@@ -6,6 +6,7 @@ mod lifecycle;
 mod mqtt;
 mod play;
 mod stage;
+mod version;
 mod witnesses;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -44,8 +45,10 @@ pub(super) async fn run(args: VerifyBrokerArgs) -> Result<(), Failure> {
     let url = args.url.as_deref().unwrap_or(&stage.mqtt_url);
     let url: BrokerUrl = url.parse().map_err(|why| Failure::usage(format!("--url: {why}")))?;
     let tls = url.tls.then(|| trust(args.ca.as_deref())).transpose()?;
+    let place = Place { url, tls };
+    let version = version::version(&args, &place, observer.as_ref()).await?;
     let cases = cases::cases(&stage.env, &args.cases);
-    let mut ground = Ground::new(Place { url, tls }, stage, backend, observer);
+    let mut ground = Ground::new(place, stage, backend, observer);
     let mut results = Vec::new();
     for case in cases {
         let played = match timeout(CASE_WITHIN, play::play(&mut ground, &case)).await {
@@ -55,7 +58,7 @@ pub(super) async fn run(args: VerifyBrokerArgs) -> Result<(), Failure> {
         results.push(Tried { case, played: played.map_err(|failure| failure.to_string()) });
     }
     ground.stage.clear().await;
-    let report = Report { kind: args.kind, url: ground.place.url.to_string(), tried: results };
+    let report = Report { kind: args.kind, version, url: ground.place.url.to_string(), tried: results };
     println!("{}", if args.json { report.json().to_string() } else { report.text() });
     report.verdict()
 }
@@ -114,6 +117,8 @@ impl Tried {
 /// All of them.
 struct Report {
     kind: BrokerKind,
+    /// None where nobody could be asked.
+    version: Option<String>,
     url: String,
     tried: Vec<Tried>,
 }
@@ -154,7 +159,7 @@ impl Report {
             })
             .collect();
         let [ok, wrong, unseen] = [Mark::Ok, Mark::Wrong, Mark::Unseen].map(|mark| self.count(mark));
-        json!({"broker": self.name(), "url": self.url, "ok": ok, "wrong": wrong, "unseen": unseen, "cases": cases})
+        json!({"broker": self.name(), "version": self.version, "url": self.url, "ok": ok, "wrong": wrong, "unseen": unseen, "cases": cases})
     }
 
     fn name(&self) -> String {
@@ -164,7 +169,8 @@ impl Report {
     fn sentence(&self) -> String {
         let (ok, all, unseen) = (self.count(Mark::Ok), self.tried.len(), self.count(Mark::Unseen));
         let open = if unseen > 0 { format!("; {unseen} that only an observer could see (--observer-username)") } else { String::new() };
-        format!("{} at {}: {ok} of {all} cases as expected{open}", self.name(), self.url)
+        let version = self.version.as_ref().map_or_else(String::new, |version| format!(" {version}"));
+        format!("{}{version} at {}: {ok} of {all} cases as expected{open}", self.name(), self.url)
     }
 
     fn verdict(&self) -> Result<(), Failure> {
@@ -174,6 +180,6 @@ impl Report {
             return Ok(());
         }
         Err(Failure::check(format!("not as expected: {}", wrong.join(", ")))
-            .next("the page Security and access control says what each broker cannot do"))
+            .next("the page Brokers of the guide says what each of them cannot do"))
     }
 }

@@ -2,6 +2,7 @@
 //! changes, forgets or restores.
 #![allow(clippy::unwrap_used)]
 
+mod failover;
 mod matrix;
 mod mosquitto;
 mod nats;

@@ -32,12 +32,12 @@ impl<'a> Account<'a> {
 }
 
 /// All 65 cases as expected, but for those that the docs name; each of these must really fail.
-pub(crate) fn check(server: &Server, kind: &str, backend: &Account<'_>, observer: &Account<'_>, exceptions: &[&str]) {
+pub(crate) fn check(server: &Server, kind: &str, more: &[&str], backend: &Account<'_>, observer: &Account<'_>, exceptions: &[&str]) {
     let accounts = [
         ["--backend-username", backend.name, "--backend-password-file", backend.path()],
         ["--observer-username", observer.name, "--observer-password-file", observer.path()],
     ];
-    let args = [&["broker", "verify", kind, "--json"][..], accounts.as_flattened()].concat();
+    let args = [&["broker", "verify", kind, "--json"][..], accounts.as_flattened(), more].concat();
     let output = server.try_admin(&args);
     let said = String::from_utf8_lossy(&output.stderr);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
@@ -47,6 +47,7 @@ pub(crate) fn check(server: &Server, kind: &str, backend: &Account<'_>, observer
     let names: Vec<&str> = cases.iter().filter(|case| case["ok"] != true).map(|case| case["case"].as_str().unwrap()).collect();
     assert_eq!(names, exceptions, "{}", wrong.join("\n"));
     assert_eq!(report["unseen"], 0);
+    assert!(report["version"].as_str().is_some_and(|version| version.starts_with(|digit: char| digit.is_ascii_digit())), "{report}");
     assert_eq!(output.status.code(), Some(i32::from(!exceptions.is_empty())), "{said}");
 }
 

@@ -18,12 +18,17 @@ struct Rig {
 }
 
 impl Rig {
-    /// A Mosquitto that `broker setup --apply` prepared.
     fn start() -> Self {
-        let rig = Self { mosquitto: Mosquitto::with_dynamic_security(), secrets: tempfile::tempdir().unwrap() };
+        Self::prepare(Mosquitto::with_dynamic_security(), &[])
+    }
+
+    /// A Mosquitto that `broker setup --apply` prepared, over TLS if so.
+    fn prepare(mosquitto: Mosquitto, trust: &[&str]) -> Self {
+        let rig = Self { mosquitto, secrets: tempfile::tempdir().unwrap() };
         let admin = Account::new(rig.secrets.path(), "admin", "pw-admin");
         let output = binary()
             .args(["broker", "setup", "mosquitto", "--apply", "--env", "dev", "--url", &rig.mosquitto.url()])
+            .args(trust)
             .args(["--admin-username", "admin", "--admin-password-file", admin.path(), "--secrets-dir"])
             .arg(rig.secrets.path())
             .output()
@@ -38,18 +43,27 @@ impl Rig {
 
     /// A server that keeps its accounts.
     fn server(&self) -> Server {
+        self.server_at(&self.mosquitto.url(), &[])
+    }
+
+    fn server_at(&self, url: &str, more: &[&str]) -> Server {
+        let server = self.server_without_waiting(url, more);
+        until("the broker is up", || figure(&server, "mstore_broker_up") == 1 && figure(&server, "mstore_broker_canary") == 1);
+        server
+    }
+
+    fn server_without_waiting(&self, url: &str, more: &[&str]) -> Server {
         let [backend, canary, accounts] = ["mstore-backend-dev", "mstore-canary-dev", "mstore-accounts-dev"].map(|name| self.account(name));
-        let server = Server::start_with(
+        Server::start_with(
             &[
-                &["--broker", &self.mosquitto.url(), "--broker-kind", "mosquitto"][..],
+                &["--broker", url, "--broker-kind", "mosquitto"][..],
+                more,
                 &["--broker-username", backend.name, "--broker-password-file", backend.path()],
                 &["--broker-canary-username", canary.name, "--broker-canary-password-file", canary.path()],
                 &["--broker-admin-username", accounts.name, "--broker-admin-password-file", accounts.path()],
             ]
             .concat(),
-        );
-        until("the broker is up", || figure(&server, "mstore_broker_up") == 1 && figure(&server, "mstore_broker_canary") == 1);
-        server
+        )
     }
 
     /// Has the plugin's administrator do something that nobody told the server about.
@@ -94,7 +108,38 @@ fn mosquitto_answers_every_case_as_expected() {
     }
     let rig = Rig::start();
     let server = rig.server();
-    matrix::check(&server, "mosquitto", &rig.account("mstore-backend-dev"), &rig.observer(), &[]);
+    matrix::check(&server, "mosquitto", &[], &rig.account("mstore-backend-dev"), &rig.observer(), &[]);
+}
+
+#[test]
+fn over_tls_with_a_certificate_of_the_servers_own() {
+    if !have(&[Program::Mosquitto]) {
+        return;
+    }
+    let mosquitto = Mosquitto::with_dynamic_security_over_tls();
+    let [authority, certificate, key] = mosquitto.certificates().map(|file| file.to_str().unwrap().to_owned());
+    let rig = Rig::prepare(mosquitto, &["--ca", &authority]);
+    let certified = ["--broker-ca", &authority, "--broker-cert", &certificate, "--broker-key", &key];
+    // Devices have no certificate; they use the other listener.
+    let told = ["--public-mqtt-url", &rig.mosquitto.url()];
+    let server = rig.server_at(&rig.mosquitto.certified_url(), &[&certified[..], &told].concat());
+    server.admin(&["trigger", "shop", "m1/b1"]);
+    until("everything is published", || figure(&server, "mstore_outbox_entries") == 0);
+    let backend = rig.account("mstore-backend-dev");
+    let verify = ["broker", "verify", "mosquitto", "--json", "--case", "C", "--case", "L01", "--case", "L05"];
+    let account = ["--backend-username", backend.name, "--backend-password-file", backend.path()];
+    let output = server.try_admin(&[&verify[..], &account, &["--ca", &authority]].concat());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert!(report["url"].as_str().unwrap().starts_with("mqtts://localhost:") && report["ok"].as_u64().unwrap() >= 5, "{report:#}");
+    // Without that authority, and without a certificate where one is asked for, nobody gets in.
+    let distrusted = server.try_admin(&[&verify[..], &account].concat());
+    assert_eq!(distrusted.status.code(), Some(1), "{}", String::from_utf8_lossy(&distrusted.stderr));
+    let uncertified = rig.server_without_waiting(&rig.mosquitto.certified_url(), &["--broker-ca", &authority]);
+    until("it is refused for want of a certificate", || {
+        let ready = crate::support::http(uncertified.http(), "GET", "/readyz", None, "").body;
+        ready.to_lowercase().contains("certificate")
+    });
 }
 
 #[test]

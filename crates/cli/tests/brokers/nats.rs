@@ -35,7 +35,8 @@ fn nats_answers_every_case_as_expected_but_for_the_client_id() {
         .concat(),
     );
     until("the broker is up", || figure(&server, "mstore_broker_up") == 1 && figure(&server, "mstore_broker_canary") == 1);
-    matrix::check(&server, "nats", &backend, &Account::new(secrets.path(), "observer", "pw-observer"), EXCEPTIONS);
+    let asked = ["--broker-admin-url", &nats.monitor_url()];
+    matrix::check(&server, "nats", &asked, &backend, &Account::new(secrets.path(), "observer", "pw-observer"), EXCEPTIONS);
     let written = std::fs::read_to_string(nats.users_file()).unwrap();
     assert!(written.contains("{user: observer, password: pw-observer}") && !written.contains("mst_"), "{written}");
 }

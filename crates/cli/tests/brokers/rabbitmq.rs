@@ -60,6 +60,9 @@ fn rabbitmq_answers_every_case_as_expected() {
     let rig = Rig::start();
     let backend = Account::new(rig.secrets.path(), "mstore-backend-dev", "pw-mstore-backend-dev");
     let observer = Account::new(rig.secrets.path(), "observer", "pw-observer");
-    matrix::check(&rig.server, "rabbitmq", &backend, &observer, &[]);
+    let admin = Account::new(rig.secrets.path(), "mstore-admin", "pw-mstore-admin");
+    let asked = ["--broker-admin-url", &rig.rabbitmq.management_url(), "--broker-admin-username", admin.name];
+    let asked = [&asked[..], &["--broker-admin-password-file", admin.path()]].concat();
+    matrix::check(&rig.server, "rabbitmq", &asked, &backend, &observer, &[]);
     drop(rig.rabbitmq);
 }

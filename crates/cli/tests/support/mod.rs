@@ -93,6 +93,10 @@ impl Server {
         self.child.id()
     }
 
+    pub(crate) fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.ready["admin_token_file"].as_str().unwrap()).unwrap().trim().to_owned()
+    }
+
     /// Runs a subcommand as administrator; panics with its stderr when it fails.
     pub(crate) fn admin(&self, args: &[&str]) -> String {
         let output = self.try_admin(args);

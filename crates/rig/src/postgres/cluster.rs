@@ -8,9 +8,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{Options, SUPERUSER, certificate, tool};
+use super::{Options, SUPERUSER, tool};
 use crate::{
     account::Account,
+    certificate,
     port::free_port,
     server_process::{Log, ServerProcess},
 };

@@ -110,13 +110,14 @@ pub(super) struct Client {
 impl Client {
     pub(super) async fn connect(place: &Place, login: &Login) -> Result<Self, NoConnection> {
         let away = |error: &dyn std::fmt::Display| NoConnection::Away(error.to_string());
-        let addr = (place.url.host.as_str(), place.url.port);
+        let node = place.url.node(0);
+        let addr = (node.host.as_str(), node.port);
         let socket = timeout(ANSWER_WITHIN, TcpStream::connect(addr)).await.map_err(|late| away(&late))?.map_err(|error| away(&error))?;
         socket.set_nodelay(true).map_err(|error| away(&error))?;
         let io: Box<dyn Io> = match &place.tls {
             None => Box::new(socket),
             Some(config) => {
-                let name = ServerName::try_from(place.url.host.clone()).map_err(|error| away(&error))?;
+                let name = ServerName::try_from(node.host.clone()).map_err(|error| away(&error))?;
                 let shaken = timeout(ANSWER_WITHIN, TlsConnector::from(config.clone()).connect(name, socket)).await;
                 Box::new(shaken.map_err(|late| away(&late))?.map_err(|error| away(&error))?)
             }

@@ -27,7 +27,7 @@ subjectAltName = DNS:localhost, IP:127.0.0.1
 ";
 
 /// Makes both in `directory`; `give` hands a file to the server's account.
-pub(super) fn make(directory: &Path, give: impl Fn(&Path)) {
+pub(crate) fn make(directory: &Path, give: impl Fn(&Path)) {
     fs::write(directory.join("openssl.conf"), CONFIG).expect("the directory is ours");
     let new =
         ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-config", "openssl.conf"];
@@ -41,18 +41,27 @@ pub(super) fn make(directory: &Path, give: impl Fn(&Path)) {
 }
 
 /// The same ones for a replica: whoever trusts one trusts the other.
-pub(super) fn share(from: &Path, to: &Path, give: impl Fn(&Path)) {
+pub(crate) fn share(from: &Path, to: &Path, give: impl Fn(&Path)) {
     for file in [AUTHORITY, CERTIFICATE, KEY] {
         fs::copy(from.join(file), to.join(file)).expect("both directories are ours");
     }
     protect(to, give);
 }
 
-pub(super) fn authority(directory: &Path) -> PathBuf {
+pub(crate) fn authority(directory: &Path) -> PathBuf {
     directory.join(AUTHORITY)
 }
 
-pub(super) fn settings(directory: &Path) -> [(String, String); 3] {
+/// The certificate, which is good for either end of a connection.
+pub(crate) fn certificate(directory: &Path) -> PathBuf {
+    directory.join(CERTIFICATE)
+}
+
+pub(crate) fn key(directory: &Path) -> PathBuf {
+    directory.join(KEY)
+}
+
+pub(crate) fn settings(directory: &Path) -> [(String, String); 3] {
     let file = |name: &str| directory.join(name).display().to_string();
     [("ssl".into(), "on".into()), ("ssl_cert_file".into(), file(CERTIFICATE)), ("ssl_key_file".into(), file(KEY))]
 }
