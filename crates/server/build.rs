@@ -1,5 +1,7 @@
 //! Lists the built pages of `web/` for embedding. It builds none itself: that takes Node, which `cargo xtask web` looks for.
 
+#![allow(clippy::print_stdout, reason = "a build script talks to cargo through its output")]
+
 use std::{
     env,
     fmt::Write as _,
