@@ -12,6 +12,7 @@ mod suite;
 mod tidy;
 mod torture;
 mod totals;
+mod web;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,8 @@ enum Command {
     },
     /// Install the Debian packages that the tests need
     Setup,
+    /// Build the web till into the directory that the server embeds (Node 20.19 or later)
+    Web,
     /// Kill, stop, cut off and starve a server, a Mosquitto and a dozen tills, then look for every sale that a till confirmed
     Torture(torture::TortureArgs),
     /// Check the dependency rules and the shape of the sources
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Demo { args } => demo::run(&args),
         Command::Test { no_install, filter } => suite::run(no_install, filter.as_deref()),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),
+        Command::Web => web::build().map(|()| ExitCode::SUCCESS),
         Command::Torture(args) => torture::run(&args),
         Command::Setup => setup::install_missing().map(|()| ExitCode::SUCCESS),
         Command::Tidy { bless } => tidy::run(bless),

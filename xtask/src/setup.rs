@@ -43,6 +43,9 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "prometheus", command: "promtool", needed_for: "the check of the alert rules in deploy/" },
     Package { name: "iproute2", command: "ip", needed_for: "tills in networks of their own, whose links are set down" },
+    Package { name: "nodejs", command: "node", needed_for: "the client in TypeScript and the web till" },
+    Package { name: "npm", command: "npm", needed_for: "the packages that they are built with" },
+    Package { name: "chromium", command: "chromium", needed_for: "the web till in a real browser" },
     Package { name: "curl", command: "curl", needed_for: "the HTTP calls that the guides show" },
 ];
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::torture::{self, TortureArgs};
 use crate::totals::Totals;
-use crate::{cargo, setup};
+use crate::{cargo, setup, web};
 
 /// Tells the tests that a missing foreign program is a reason to skip themselves, not to fail.
 const SKIP_MISSING: &str = "MSTORE_TEST_SKIP_MISSING";
@@ -26,13 +26,19 @@ pub(crate) fn run(no_install: bool, filter: Option<&str>) -> Result<ExitCode> {
         false
     };
     let mut totals = Totals::default();
-    let mut all_good = true;
+    // Before anything is compiled: the server embeds what it finds.
+    let mut all_good = prepare_web(skip_missing, &mut totals)?;
     for pass in PASSES {
         let mut command = test_command(pass, filter);
         if skip_missing {
             command.env(SKIP_MISSING, "1");
         }
         all_good &= stream(&mut command, &mut std::io::stdout(), &mut totals)?;
+    }
+    if filter.is_none() && web::can_build() {
+        for mut command in [web::unit_tests(), web::live_tests()] {
+            all_good &= stream(command.stdout(Stdio::piped()), &mut std::io::stdout(), &mut totals)?;
+        }
     }
     if filter.is_none() {
         all_good &= endure(skip_missing, &mut totals)?;
@@ -47,6 +53,21 @@ pub(crate) fn run(no_install: bool, filter: Option<&str>) -> Result<ExitCode> {
     }
     println!("\n{totals}");
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds and checks the packages in TypeScript; a machine without Node may leave them out where skipping is allowed.
+fn prepare_web(skip_missing: bool, totals: &mut Totals) -> Result<bool> {
+    if skip_missing && !web::can_build() {
+        println!("skipped: web: Node is missing or too old");
+        totals.skip();
+        return Ok(true);
+    }
+    web::build()?;
+    if let Err(error) = web::check() {
+        println!("xtask: {error:#}");
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// The torture of real processes, counted as one more test; as skipped where a program for it is missing.
@@ -78,7 +99,7 @@ fn test_command(pass: &[&str], filter: Option<&str>) -> Command {
 
 /// Passes the output through while it comes, and sums it; true if the command succeeded.
 fn stream(command: &mut Command, out: &mut impl Write, totals: &mut Totals) -> Result<bool> {
-    let mut child = command.spawn().context("cannot start cargo test")?;
+    let mut child = command.spawn().context("cannot start the tests")?;
     let output = child.stdout.take().expect("stdout was asked for");
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read what the tests print")?;

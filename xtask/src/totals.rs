@@ -24,6 +24,10 @@ impl Totals {
             self.harness_passed += counts.harness_passed;
             self.failed += counts.failed;
             self.ignored += counts.ignored;
+        } else if let Some(counts) = line.trim_start().strip_prefix("Tests  ").and_then(vitest_counts) {
+            self.harness_passed += counts.harness_passed;
+            self.failed += counts.failed;
+            self.ignored += counts.ignored;
         }
     }
 
@@ -69,6 +73,22 @@ fn closing_counts(line: &str) -> Option<Totals> {
     Some(totals)
 }
 
+/// Reads `1 failed | 5 passed | 2 skipped (8)`.
+fn vitest_counts(line: &str) -> Option<Totals> {
+    let (counts, _all) = line.split_once(" (")?;
+    let mut totals = Totals::default();
+    for part in counts.split(" | ") {
+        let (number, what) = part.split_once(' ')?;
+        match what {
+            "passed" => totals.harness_passed = number.parse().ok()?,
+            "failed" => totals.failed = number.parse().ok()?,
+            "skipped" => totals.ignored = number.parse().ok()?,
+            _other => {}
+        }
+    }
+    Some(totals)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +116,12 @@ mod tests {
             "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ]);
         assert_eq!(sum, "2 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn tests_in_typescript_count_as_well() {
+        let sum = read(&["      Tests  302 passed (302)", "      Tests  1 failed | 5 passed | 2 skipped (8)", " Test Files  3 passed (3)"]);
+        assert_eq!(sum, "307 passed, 1 failed, 2 skipped");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod rotate;
 mod router;
 mod rows;
 mod stream;
+mod web;
 
 use std::{
     net::SocketAddr,

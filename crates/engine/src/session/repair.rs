@@ -229,7 +229,9 @@ impl Session {
     pub(super) fn repair_overtaken(&mut self, now: Moment) {
         if matches!(self.repair.step, Step::Holding { .. }) {
             self.repair_reached(now);
-            if let Step::Holding { collection, .. } = std::mem::take(&mut self.repair.step) {
+            // Put in place, they may have made way for the next collection.
+            if let Step::Holding { collection, .. } = &self.repair.step {
+                let collection = collection.clone();
                 self.repair_later(now, collection, Fault::default());
             }
         }

@@ -18,7 +18,7 @@ use super::{
     App, admin, changes, dead_letters, digests, drain, enrol, events, head, health, home, openapi, operations,
     parameters::{self, Parameters},
     problem::Refusal,
-    report, rotate, rows,
+    report, rotate, rows, web,
 };
 
 /// The service that answers every request.
@@ -27,6 +27,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let text = document.to_json().expect("the document is always JSON");
     let known = Parameters::of(&document);
     router
+        .merge(web::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(Extension(openapi::DocumentText(text.into())))
