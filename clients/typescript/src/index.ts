@@ -11,6 +11,7 @@
 
 export type { InventoryItem, Product } from "./client/catalogue.js";
 export { Client, ClientError, type Committed, type JournalEntry, type Options } from "./client/client.js";
+export { type ClaimLink, parseClaimLink } from "./protocol/claim_link.js";
 export { CallError } from "./client/http.js";
 export { type NewLine, type NewReceipt, SaleError } from "./client/sale.js";
 export { type Status, staleness } from "./client/status.js";

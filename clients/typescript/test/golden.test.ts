@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 
 import { parseEnd, parseFirst, parseLine } from "../src/protocol/changes.js";
+import { claimLinkText, parseClaimLink } from "../src/protocol/claim_link.js";
 import { cursorText, isPosition, parseCursor } from "../src/protocol/cursor.js";
 import { parseDeadLetterAnswer, parseDeadLetterReport } from "../src/protocol/dead_letter.js";
 import { bucketOf, DigestSum, parseDigest, rowHash } from "../src/protocol/digest.js";
@@ -68,6 +69,11 @@ const replays: Record<string, (of: Case) => void> = {
     const topic = must(parseTopic(of.text));
     expect(topic.collection ?? null).toBe(of.collection);
     expect(topic.collection === undefined ? headTopic(topic.scope) : updatesTopic(topic.scope, topic.collection)).toBe(of.text);
+  },
+  claim_link: (of) => {
+    const link = must(parseClaimLink(of.text));
+    expect(link).toEqual({ server: of.server, code: of.code });
+    expect(claimLinkText(link)).toBe(of.written);
   },
   cursor: (of) => expect(cursorText(must(parseCursor(of.text)))).toBe(of.text),
   quantity: (of) => {

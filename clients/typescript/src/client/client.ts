@@ -2,6 +2,7 @@
 
 import { deleteDB } from "idb";
 
+import { parseClaimLink } from "../protocol/claim_link.js";
 import type { Enrolment } from "../protocol/enrolment.js";
 import { operationIdOf, type Operation, type OperationKind, parseOperation } from "../protocol/operation.js";
 import { POLL_INTERVAL_S } from "../protocol/limits.js";
@@ -75,8 +76,12 @@ export class Client {
   #isOnline: boolean;
   #isClosed = false;
 
-  /** Redeems a claim code at the server and keeps the device that it made in the database of this name. Repeating it after a lost reply burns nothing. */
-  static async enrol(name: string, server: string, claimCode: string, options: Options = {}): Promise<Client> {
+  /**
+   * Redeems a claim code at the server and keeps the device that it made in the database of this name. Repeating it after a lost reply burns nothing.
+   * The text of a claim's QR code does, too: it names its server.
+   */
+  static async enrol(name: string, ofServer: string, claim: string, options: Options = {}): Promise<Client> {
+    const { server, code: claimCode } = parseClaimLink(claim) ?? { server: ofServer, code: claim };
     const store = await Store.open(name);
     try {
       const enrolment = await redeem(server, claimCode, await store.getOr(`nonce:${claimCode}`, () => randomHex(16)));

@@ -25,6 +25,8 @@ export class Reporter {
   #isSettling = false;
   #settleAgain = false;
   #isClosed = false;
+  /** Counters and latencies count from here. */
+  readonly #startedAt = timestampText(wall());
 
   constructor(
     private readonly parts: DriverParts,
@@ -75,6 +77,7 @@ export class Reporter {
       upload_refused: session.uploadRefused,
       counters,
       latency,
+      started_at: this.#startedAt,
       device_time: timestampText(wall()),
       client_version: this.parts.clientVersion,
     });
