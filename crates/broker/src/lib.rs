@@ -4,8 +4,10 @@
 //! Authorisation is one pure function, [`decide`]; every adapter asks it and nothing else. Brokers that decide for themselves are told what it would
 //! say, through a [`Registrar`].
 
+mod allowance;
 mod auth;
 mod broker;
+mod certificate;
 mod dynsec;
 mod embedded;
 mod emqx;
@@ -15,9 +17,12 @@ mod policy;
 mod rabbitmq;
 mod receipt;
 mod registrar;
+mod visitors;
 
+pub use allowance::{Allowance, Network, Rate};
 pub use auth::DeviceAuth;
 pub use broker::{Broker, BrokerStats, Kicked, Message, PublishError};
+pub use certificate::{Certificate, CertificateError};
 pub use dynsec::{Dynsec, DynsecAccounts, DynsecSetup};
 pub use embedded::{BrokerLimits, EmbeddedBroker, EmbeddedConfig, ListenAddrs, StartError, TlsListen};
 pub use emqx::{Emqx, EmqxApi, emqx_rules};
@@ -29,3 +34,4 @@ pub use policy::{ACL_MATRIX, Action, Decision, Denial, Principal, decide};
 pub use rabbitmq::{RabbitMq, RabbitMqApi, RabbitMqAsk, decide_rabbitmq};
 pub use receipt::Receipt;
 pub use registrar::{Account, AccountBook, AccountPage, Registrar, RegistrarError, Settled};
+pub use visitors::{Visit, Visitors};

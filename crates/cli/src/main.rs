@@ -18,6 +18,7 @@ mod demo;
 mod device;
 mod environment;
 mod failure;
+mod limits_config;
 mod logging;
 mod serve;
 mod server_process;
@@ -26,6 +27,8 @@ mod shop;
 mod stock;
 mod table;
 mod tail;
+mod tls_config;
+mod tls_dev;
 mod trigger;
 mod verify;
 
@@ -75,6 +78,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Attach(args) => attach::run(args).await,
         Command::Detach(args) => attach::detach(args).await,
         Command::Broker(args) => broker::run(args).await,
+        Command::Tls(args) => tls_dev::run(args),
         Command::Bench(args) => bench::run(args).await,
         Command::Explain(args) => failure::explain(&args.code),
     }

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use mstore_protocol::{Code, Collection, Enrolment, Frame, Head, Scope, Topic, limits::FRAME_BYTES_MAX};
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS, Transport,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS,
     mqttbytes::v4::{ConnectReturnCode, SubscribeFilter, SubscribeReasonCode},
 };
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use crate::{chance::Chance, error::OpenError};
+use crate::{
+    chance::Chance,
+    error::OpenError,
+    trust::{Trust, certificate_fault},
+};
 
 const KEEP_ALIVE_S: u16 = 30;
 const CONNECT_TIMEOUT_S: u64 = 5;
@@ -42,6 +46,13 @@ impl BrokerAddress {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() { Err(wrong("the host is missing")) } else { Ok(Self { host: host.to_owned(), port, tls }) }
     }
+}
+
+/// Where a broker is, and whom to believe there.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    pub(crate) address: BrokerAddress,
+    pub(crate) trust: Trust,
 }
 
 /// What the connection tells.
@@ -78,15 +89,15 @@ impl Drop for Link {
 
 impl Link {
     /// Starts to connect.
-    pub(crate) fn open(enrolment: &Enrolment, broker: &BrokerAddress, collections: &[Collection], chance: Chance) -> Self {
-        let mut options = MqttOptions::new(enrolment.device_id.as_str(), (broker.host.clone(), broker.port));
+    pub(crate) fn open(enrolment: &Enrolment, broker: &Way, collections: &[Collection], chance: Chance) -> Self {
+        let mut options = MqttOptions::new(enrolment.device_id.as_str(), (broker.address.host.clone(), broker.address.port));
         options
             .set_keep_alive(KEEP_ALIVE_S)
             .set_clean_session(true)
             .set_credentials(enrolment.device_id.as_str(), enrolment.token.clone().into_bytes())
             .set_max_packet_size(2 * FRAME_BYTES_MAX, 16 * 1024);
-        if broker.tls {
-            options.set_transport(Transport::tls_with_default_config());
+        if broker.address.tls {
+            options.set_transport(broker.trust.transport());
         }
         let (client, mut connection) = AsyncClient::builder(options).capacity(16).build();
         let mut network = NetworkOptions::new();
@@ -202,7 +213,10 @@ fn closed(error: &ConnectionError) -> LinkEvent {
     {
         return LinkEvent::Refused(Code::CredentialsRefused);
     }
-    LinkEvent::Closed(error.to_string())
+    match certificate_fault(error) {
+        Some(code) => LinkEvent::Closed(format!("{code}: {error}")),
+        None => LinkEvent::Closed(error.to_string()),
+    }
 }
 
 /// How long a graceful end may take.

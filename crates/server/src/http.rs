@@ -30,19 +30,22 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use mstore_broker::Visitors;
 use mstore_protocol::{BranchKey, Collection};
 use mstore_store::Store;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use openapi::openapi_json;
 pub(crate) use router::router;
 
-use crate::{ServerConfig, answers::Answers, auth::Directory, broker_slot::BrokerSlot, meters::Meters, tail::Tail, webhook::Webhook};
+use crate::{
+    ServerConfig, answers::Answers, auth::Directory, broker_slot::BrokerSlot, meters::Meters, renewal::Renewal, tail::Tail,
+    webhook::Webhook,
+};
 pub(crate) use enrol::{http_url, mqtt_url, ws_url};
 pub(crate) use health::Proof;
 use problem::Refusal;
-pub(crate) use rate_limit::WrongClaims;
+pub(crate) use rate_limit::Rates;
 pub(crate) use report::Mismatches;
 
 /// What every endpoint works with.
@@ -55,8 +58,11 @@ pub(crate) struct App {
     pub(crate) tail: Arc<Tail>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) http_addr: SocketAddr,
-    pub(crate) wrong_claims: WrongClaims,
-    pub(crate) requests: Semaphore,
+    pub(crate) rates: Rates,
+    /// Requests worked on.
+    pub(crate) requests: Arc<Visitors>,
+    /// The certificate, if there is TLS.
+    pub(crate) renewal: Option<Renewal>,
     pub(crate) proof: Proof,
     pub(crate) mismatches: Mismatches,
     pub(crate) webhook: Option<Arc<Webhook>>,

@@ -108,6 +108,8 @@ impl FromRequestParts<Arc<App>> for Uploader {
         let key = branch_of(parts, app).await?;
         let was_there = device.key == key || (device.key.merchant == key.merchant && device.branches.contains(&key.branch));
         if was_there {
+            // Before the body is read.
+            app.rates.upload(&device.device, (app.config.clock)())?;
             return Ok(Self { key, device });
         }
         Err(Refusal::new(Code::Forbidden, format!("device {} never belonged to {key}", device.device)))
