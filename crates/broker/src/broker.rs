@@ -65,6 +65,8 @@ pub struct BrokerStats {
     pub dropped: u64,
     /// Logins, subscriptions and publishes refused.
     pub refused: u64,
+    /// Connections turned away because too many were open.
+    pub turned_away: u64,
 }
 
 /// A running broker.

@@ -3,11 +3,13 @@
 //! It keeps nothing on disk: retained heads live in memory and come again from the server, sessions end with their connections.
 
 mod config;
+mod door;
 mod engine;
 mod fitter;
 mod gate;
 mod kick;
 mod live;
+mod lobby;
 mod retain;
 
 use std::sync::{
@@ -32,6 +34,7 @@ use crate::{
     auth::DeviceAuth,
     broker::{Broker, BrokerStats, Kicked, Message, PublishError},
     receipt::Receipt,
+    visitors::Visitors,
 };
 
 /// A broker on threads of its own. Dropping it stops it as [`Broker::shutdown`] does, without waiting.
@@ -39,6 +42,7 @@ pub struct EmbeddedBroker {
     /// Taken by the shutdown, which waits for the calls under way.
     running: RwLock<Option<Running>>,
     gate: Arc<Gate>,
+    visitors: Arc<Visitors>,
     addrs: ListenAddrs,
     retained: Arc<AtomicUsize>,
     published: AtomicU64,
@@ -54,14 +58,15 @@ struct Running {
 impl EmbeddedBroker {
     /// Listens, and lets in whom `auth` knows. Resolves when clients can connect.
     pub async fn start(config: EmbeddedConfig, auth: Arc<dyn DeviceAuth>) -> Result<Self, StartError> {
-        let gate = Gate::new(auth);
+        let gate = Gate::new(auth, config.limits.wrong_logins);
         let engine = engine::start(config, gate.clone()).await?;
         let addrs = engine.addrs;
-        tracing::info!(tcp = ?addrs.tcp, ws = ?addrs.ws, tls = ?addrs.tls, "mqtt broker listening");
+        tracing::info!(tcp = ?addrs.tcp, ws = ?addrs.ws, tls = ?addrs.tls, wss = ?addrs.wss, "mqtt broker listening");
         let sender = Sender::from_admin(Id::from(engine.context.node.id(), "backend".into()));
         Ok(Self {
             running: RwLock::new(Some(Running { context: engine.context, sender })),
             gate,
+            visitors: engine.visitors,
             addrs,
             retained: engine.retained,
             published: AtomicU64::new(0),
@@ -105,7 +110,8 @@ impl Broker for EmbeddedBroker {
     fn stats(&self) -> BrokerStats {
         let published = self.published.load(Ordering::Relaxed);
         let (dropped, refused) = (self.gate.dropped.load(Ordering::Relaxed), self.gate.refused.load(Ordering::Relaxed));
-        let totals = BrokerStats { published, dropped, refused, ..BrokerStats::default() };
+        let turned_away = self.visitors.refused();
+        let totals = BrokerStats { published, dropped, refused, turned_away, ..BrokerStats::default() };
         // Only a shutdown holds it for writing.
         let Ok(running) = self.running.try_read() else { return totals };
         let Some(Running { context, .. }) = running.as_ref() else { return totals };

@@ -14,8 +14,8 @@ use common::{
 };
 use futures_util::{SinkExt, StreamExt};
 use mstore_broker::{
-    Broker, BrokerLimits, DeviceAuth, EmbeddedBroker, EmbeddedConfig, Kicked, ListenAddrs, Message, Principal, PublishError, StartError,
-    TlsListen,
+    Broker, BrokerLimits, Certificate, DeviceAuth, EmbeddedBroker, EmbeddedConfig, Kicked, ListenAddrs, Message, Principal, PublishError,
+    StartError, TlsListen,
 };
 use mstore_protocol::DeviceId;
 use tokio::{
@@ -367,7 +367,7 @@ async fn tls_clients_are_served() {
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&cert, certified.cert.pem()).unwrap();
     std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
-    let tls = TlsListen { addr: loopback(), cert, key };
+    let tls = TlsListen { mqtt: Some(loopback()), ws: None, certificate: Certificate::load(cert, key).unwrap() };
     let world = World::with(EmbeddedConfig { tls: Some(tls), ..EmbeddedConfig::tcp(loopback()) }).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certified.cert.der().clone()).unwrap();
@@ -386,13 +386,11 @@ async fn tls_clients_are_served() {
     assert_eq!(till.next().await.unwrap().text(), "over tls");
 }
 
-#[tokio::test]
-async fn a_broken_certificate_is_named() {
+#[test]
+fn a_broken_certificate_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("missing.pem"));
     std::fs::write(&cert, "no certificate").unwrap();
-    let tls = TlsListen { addr: loopback(), cert: cert.clone(), key };
-    let config = EmbeddedConfig { tls: Some(tls), ..EmbeddedConfig::tcp(loopback()) };
-    let error = EmbeddedBroker::start(config, Arc::new(Registry::default())).await.err().unwrap();
-    assert!(matches!(&error, StartError::Certificate { cert: named, .. } if *named == cert), "{error}");
+    let error = Certificate::load(&cert, key).err().unwrap();
+    assert!(error.cert == cert && error.to_string().contains("missing.pem"), "{error}");
 }

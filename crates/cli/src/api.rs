@@ -1,6 +1,6 @@
 //! The server's HTTP API as an administrator sees it.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use mstore_protocol::{Code, Problem};
 use reqwest::{Method, RequestBuilder, Response};
@@ -20,7 +20,16 @@ pub(crate) struct AdminApi {
 impl AdminApi {
     /// A client for `base` (`http://host:port`).
     pub(crate) fn new(base: &str, token: &str) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder()
+        Self::trusting(base, token, None)
+    }
+
+    /// The same, that believes nobody but the authorities of a PEM file.
+    fn trusting(base: &str, token: &str, authorities: Option<&Path>) -> Result<Self, Failure> {
+        let mut builder = reqwest::Client::builder();
+        if let Some(path) = authorities {
+            builder = builder.tls_certs_only(certificates(path)?);
+        }
+        let http = builder
             .tcp_nodelay(true)
             // A redirect could lead the token to where it may not go.
             .redirect(reqwest::redirect::Policy::none())
@@ -47,7 +56,7 @@ impl AdminApi {
                     .next("give --admin-token-file DATA_DIR/admin.token, or set MSTORE_ADMIN_TOKEN")
             })?,
         };
-        Self::new(&args.server, &token)
+        Self::trusting(&args.server, &token, args.ca.as_deref())
     }
 
     /// Whether the token comes from the environment, and not from a file.
@@ -139,6 +148,13 @@ async fn parse<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
     let body = response.bytes().await.map_err(|error| Failure::unavailable(format!("the answer broke off: {error}")))?;
     let text: &[u8] = if body.is_empty() { b"null" } else { &body };
     serde_json::from_slice(text).map_err(|error| Failure::unavailable(format!("an answer this version does not understand: {error}")))
+}
+
+fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| Failure::usage(format!("--ca {}: {why}", path.display()));
+    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
+    if certificates.is_empty() { Err(wrong(&"there is no certificate in it")) } else { Ok(certificates) }
 }
 
 /// The innermost reason, without the URL that the sentence names already.

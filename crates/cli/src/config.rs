@@ -3,14 +3,16 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use mstore_protocol::{Env, PersonalData, Profile, ProfileError};
-use mstore_server::{PublicUrls, TrustedProxies};
+use mstore_server::PublicUrls;
 
 use crate::{
     args::address,
     backend_config::BackendWay,
     broker_config::ExternalBroker,
     failure::Failure,
+    limits_config::Limits,
     settings::{RawConfig, without_password},
+    tls_config::TlsWay,
 };
 
 /// What the server may use.
@@ -26,7 +28,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) mqtt_listen: SocketAddr,
     pub(crate) ws_listen: SocketAddr,
-    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) tls: TlsWay,
+    pub(crate) limits: Limits,
     /// `None`: the embedded broker.
     pub(crate) broker: Option<ExternalBroker>,
     pub(crate) public: PublicUrls,
@@ -34,7 +37,6 @@ pub(crate) struct Config {
     pub(crate) backend: BackendWay,
     /// `None`: a till's token has no end.
     pub(crate) device_token_max_age: Option<Duration>,
-    pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) log: String,
     pub(crate) log_json: bool,
 }
@@ -150,21 +152,22 @@ impl RawConfig {
     /// Checks every value.
     pub(crate) fn check(&self) -> Result<Config, Failure> {
         let broker = ExternalBroker::check(|key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?;
-        let tls = match (self.get("tls_cert"), self.get("tls_key")) {
-            ("", "") => None,
-            ("", _) => return Err(self.wrong("tls_key", "a key without a certificate; set tls_cert too")),
-            (_, "") => return Err(self.wrong("tls_cert", "a certificate without a key; set tls_key too")),
-            (cert, key) => Some((PathBuf::from(cert), PathBuf::from(key))),
-        };
-        let mqtt_default = if tls.is_some() { "127.0.0.1:8883" } else { "127.0.0.1:1883" };
-        let mqtt = if self.get("mqtt_listen").is_empty() { mqtt_default } else { self.get("mqtt_listen") };
+        let tls = TlsWay::check(self)?;
         let log_json = match self.get("log_format") {
             "text" => false,
             "json" => true,
             other => return Err(self.wrong("log_format", format!("{other:?} is neither text nor json"))),
         };
         let profile: Profile = self.get("profile").parse().map_err(|why: ProfileError| self.wrong("profile", why))?;
-        let addr = |key, value| address(key, value).map_err(|why| self.wrong(key, why));
+        let listen = |key, is_used: bool| {
+            let value = if self.get(key).is_empty() { tls.default_mqtt_listen() } else { self.get(key) };
+            let addr = address(key, value).map_err(|why| self.wrong(key, why))?;
+            if is_used {
+                tls.check_listener(self, key, addr, profile)?;
+            }
+            Ok::<_, Failure>(addr)
+        };
+        let is_embedded = broker.is_none();
         Ok(Config {
             data_dir: PathBuf::from(self.get("data_dir")),
             database: self.database()?,
@@ -172,9 +175,10 @@ impl RawConfig {
             personal_data: self.personal_data()?,
             env: Env::parse(self.get("env")).map_err(|why| self.wrong("env", why))?,
             profile,
-            listen: addr("listen", self.get("listen"))?,
-            mqtt_listen: addr("mqtt_listen", mqtt)?,
-            ws_listen: addr("ws_listen", self.get("ws_listen"))?,
+            listen: listen("listen", true)?,
+            mqtt_listen: listen("mqtt_listen", is_embedded)?,
+            ws_listen: listen("ws_listen", is_embedded)?,
+            limits: Limits::check(|key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?,
             tls,
             broker,
             public: PublicUrls {
@@ -184,7 +188,6 @@ impl RawConfig {
             },
             backend: BackendWay::check(profile, |key| self.get(key)).map_err(|(key, why)| self.wrong(key, why))?,
             device_token_max_age: self.device_token_max_age()?,
-            trusted_proxies: TrustedProxies::parse(self.get("trusted_proxies")).map_err(|why| self.wrong("trusted_proxies", why))?,
             log: self.get("log").to_owned(),
             log_json,
         })
@@ -237,12 +240,17 @@ mod tests {
             "profile = \"prod\"",
             "log_format = \"xml\"",
             "tls_cert = \"a.pem\"",
+            "tls_proxy = \"proxy.example\"",
+            "listen = \"0.0.0.0:8080\"",
+            "mqtt_listen = \"10.0.0.7:1883\"",
+            "ws_listen = \"[::]:8083\"",
+            "snapshots_rate = \"many\"",
+            "login_timeout_s = \"0\"",
             "database = \"mysql://x\"",
             "transaction_window_days = \"0\"",
             "alarm_keep_days = \"-1\"",
             "audit_keep_days = \"0\"",
             "device_token_max_age_days = \"-1\"",
-            "trusted_proxies = \"proxy.local\"",
             "ledger_keep_days = \"7\"",
             "commits_keep_max = \"0\"",
             "outbox_per_branch_max = \"many\"",
@@ -270,8 +278,31 @@ mod tests {
     }
 
     #[test]
-    fn with_tls_the_mqtt_port_is_8883() {
-        let args = with_file("tls_cert = \"c\"\ntls_key = \"k\"");
-        assert_eq!(RawConfig::merge(&args, |_| None).unwrap().check().unwrap().mqtt_listen.port(), 8883);
+    fn with_tls_the_ports_are_those_that_everybody_knows() {
+        let ports = |text: &str| {
+            let config = RawConfig::merge(&with_file(text), |_| None).unwrap().check().unwrap();
+            (config.listen.port(), config.mqtt_listen.port(), config.ws_listen.port())
+        };
+        let tls = "tls_cert = \"c\"\ntls_key = \"k\"";
+        assert_eq!(ports(""), (8080, 1883, 8083));
+        assert_eq!(ports(tls), (443, 8883, 8083));
+        assert_eq!(ports(&format!("{tls}\nprofile = \"development\"")), (8080, 8883, 8083));
+    }
+
+    #[test]
+    fn in_production_nothing_listens_in_the_clear_for_other_machines() {
+        let check = |text: &str| RawConfig::merge(&with_file(text), |_| None).unwrap().check();
+        let open = "listen = \"0.0.0.0:8080\"\nmqtt_listen = \"0.0.0.0:1883\"\nws_listen = \"[::]:8083\"\n";
+        let refused = format!("{:?}", check(open).unwrap_err());
+        assert!(
+            ["0.0.0.0:8080", "insecure_listener", "tls_cert", "tls_proxy", "development"].iter().all(|part| refused.contains(part)),
+            "{refused}"
+        );
+        for fine in ["profile = \"development\"", "tls_proxy = \"10.0.0.1, ::ffff:10.0.0.2\"", "tls_cert = \"c\"\ntls_key = \"k\""] {
+            assert!(check(&format!("{open}{fine}")).is_ok(), "{fine}");
+        }
+        assert!(check("listen = \"127.0.0.2:8080\"\nmqtt_listen = \"[::1]:1883\"").is_ok());
+        // Nobody listens there.
+        assert!(check("broker = \"mqtts://broker.example\"\nmqtt_listen = \"0.0.0.0:1883\"").is_ok());
     }
 }

@@ -11,7 +11,8 @@ const PREFIX: &str = "MSTORE_";
 /// Of this project's own tests.
 const TESTS: &str = "MSTORE_TEST_";
 /// Read beside the settings of `serve`.
-const OTHERS: [&str; 5] = ["MSTORE_CONFIG", "MSTORE_SERVER", "MSTORE_ADMIN_TOKEN", "MSTORE_ADMIN_TOKEN_FILE", "MSTORE_LOG"];
+const OTHERS: [&str; 7] =
+    ["MSTORE_CONFIG", "MSTORE_SERVER", "MSTORE_CA", "MSTORE_CLAIM", "MSTORE_ADMIN_TOKEN", "MSTORE_ADMIN_TOKEN_FILE", "MSTORE_LOG"];
 
 /// Names the variables that nobody reads; refuses one that was meant as a setting.
 #[allow(clippy::print_stderr)]

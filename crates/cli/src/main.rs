@@ -21,6 +21,7 @@ mod descriptors;
 mod device;
 mod environment;
 mod failure;
+mod limits_config;
 mod logging;
 mod private_file;
 mod serve;
@@ -30,6 +31,8 @@ mod shop;
 mod stock;
 mod table;
 mod tail;
+mod tls_config;
+mod tls_dev;
 mod token;
 mod trigger;
 mod verify;
@@ -84,6 +87,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Broker(args) => broker::run(args).await,
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
+        Command::Tls(args) => tls_dev::run(args),
         Command::Bench(args) => bench::run(args).await,
         Command::Explain(args) => failure::explain(&args.code),
     }

@@ -1,8 +1,8 @@
 //! `serve`: the server with its configuration, its data directory and its listeners; prints every URL and what to try next.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use mstore_broker::{BrokerLimits, EmbeddedConfig, TlsListen};
+use mstore_broker::{Certificate, EmbeddedConfig, TlsListen};
 use mstore_server::{BrokerAccounts, BrokerConfig, DataDir, DataDirError, Running, Server, ServerConfig, StartError};
 use tokio::net::TcpListener;
 
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     } else {
         println!("{}", started.welcome());
     }
-    stop_signal().await;
+    stop_signal(&started.running).await;
     tracing::info!("shutting down");
     started.running.shutdown().await;
     tracing::info!("stopped; everything accepted is on disk");
@@ -59,24 +59,36 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
         Failure::unavailable(error.to_string()).next(next)
     })?;
     let http = bind("listen", config.listen).await?;
-    let server_url = config.public.http.clone().or_else(|| http.local_addr().ok().map(|addr| format!("http://{addr}"))).unwrap_or_default();
+    let certificate = match &config.tls.files {
+        Some((cert, key)) => {
+            let loaded = Certificate::load(cert, key).map_err(|error| Failure::usage(error.to_string()));
+            Some(loaded.map_err(|failure| failure.next("mstore-sync tls dev makes certificates for trying things out"))?)
+        }
+        None => None,
+    };
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    let server_url =
+        config.public.http.clone().or_else(|| http.local_addr().ok().map(|addr| format!("{scheme}://{addr}"))).unwrap_or_default();
     let Opened { store, name: database } = database::open(config, &data, server_url).await?;
-    let (broker, accounts) = broker(config)?;
+    let (broker, accounts) = broker(config, certificate.as_ref())?;
     let mut server = ServerConfig::new(config.env.clone(), data.secrets().clone(), broker);
     server.accounts = accounts;
-    (server.device_token_max_age, server.trusted_proxies) = (config.device_token_max_age, config.trusted_proxies.clone());
+    server.device_token_max_age = config.device_token_max_age;
     if config.database.is_some() {
         let name = data.server_name().map_err(|error| Failure::unavailable(error.to_string()))?;
         server.file_token_name = format!("bootstrap-{name}");
     }
     server.public = config.public.clone();
     server.profile = config.profile;
+    server.certificate = certificate;
+    server.proxies.clone_from(&config.tls.proxies);
+    server.limits = config.limits.http.clone();
     server.webhook = config.backend.load().map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
     if let Some(is_on) = config.backend.inbox {
         store.set_inbox(is_on).await.map_err(|error| Failure::unavailable(error.to_string()))?;
     }
     let running = Server::start(server, store, http).await.map_err(|error| start_failure(&error))?;
-    let note = match (&config.broker, &config.tls) {
+    let note = match (&config.broker, &config.tls.files) {
         (Some(_), _) => "   (external broker)",
         (None, Some(_)) => "   (TLS)",
         (None, None) => "",
@@ -84,15 +96,17 @@ pub(crate) async fn start(config: &Config) -> Result<Started, Failure> {
     Ok(Started { running, data, database, note })
 }
 
-fn broker(config: &Config) -> Result<(BrokerConfig, BrokerAccounts), Failure> {
+fn broker(config: &Config, certificate: Option<&Arc<Certificate>>) -> Result<(BrokerConfig, BrokerAccounts), Failure> {
     if let Some(external) = &config.broker {
         let loaded = external.load(&config.env, config.database.is_some());
         let (way, accounts) = loaded.map_err(|(key, why)| Failure::usage(format!("{key}: {why}")))?;
         return Ok((way.into(), accounts));
     }
-    let tls = config.tls.clone().map(|(cert, key)| TlsListen { addr: config.mqtt_listen, cert, key });
-    let tcp = tls.is_none().then_some(config.mqtt_listen);
-    let embedded = EmbeddedConfig { tcp, ws: Some(config.ws_listen), tls, limits: BrokerLimits::default() };
+    let (mqtt, ws) = (Some(config.mqtt_listen), Some(config.ws_listen));
+    let tls = certificate.map(|certificate| TlsListen { mqtt, ws, certificate: certificate.clone() });
+    let plain = |addr| if tls.is_none() { addr } else { None };
+    let (tcp, ws) = (plain(mqtt), plain(ws));
+    let embedded = EmbeddedConfig { tcp, ws, tls, proxies: config.tls.proxies.clone(), limits: config.limits.mqtt.clone() };
     Ok((embedded.into(), BrokerAccounts::default()))
 }
 
@@ -132,7 +146,7 @@ impl Started {
              \n  data         {dir}   ({first})\
              \n  database     {database}\
              \n  admin token  {token}\
-             \n\nnext: mstore-sync trigger shop m1/b1 --server {http} --admin-token-file {token}\
+             \n\nnext: mstore-sync trigger --server {http} --admin-token-file {token} shop m1/b1\
              \n      mstore-sync device add m1/b1 --server {http} --admin-token-file {token}",
             version = env!("CARGO_PKG_VERSION"),
             http = ready.http,
@@ -149,14 +163,18 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Ctrl-C, or SIGTERM from a service manager.
-async fn stop_signal() {
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+/// Ctrl-C, or SIGTERM from a service manager. Until then SIGHUP has the certificate's files read again.
+async fn stop_signal(running: &Running) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut reload)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
         let _ = tokio::signal::ctrl_c().await;
         return;
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = tokio::signal::ctrl_c() => return,
+            _ = reload.recv() => running.reload_certificate(),
+        }
     }
 }

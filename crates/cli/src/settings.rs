@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use mstore_protocol::did_you_mean;
+use mstore_protocol::{Profile, did_you_mean};
 
 use crate::{args::ServeArgs, failure::Failure};
 
@@ -23,6 +23,9 @@ pub(crate) fn variables() -> impl Iterator<Item = String> {
 fn variable(key: &str) -> String {
     format!("MSTORE_{}", key.to_uppercase())
 }
+
+/// Where HTTP is by default when it speaks TLS to everybody.
+const HTTPS: &str = "127.0.0.1:443";
 
 /// Every setting there is. The environment variable is `MSTORE_` and the key in capitals.
 const SETTINGS: &[Setting] = &[
@@ -69,7 +72,7 @@ const SETTINGS: &[Setting] = &[
     },
     Setting { key: "env", default: "dev", doc: "first level of every topic" },
     Setting { key: "profile", default: "production", doc: "production or development: whether tokens may cross a network in the clear" },
-    Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address" },
+    Setting { key: "listen", default: "127.0.0.1:8080", doc: "HTTP address; 127.0.0.1:443 by default with TLS in the production profile" },
     Setting { key: "mqtt_listen", default: "", doc: "MQTT address; empty: 127.0.0.1:1883, or 8883 with TLS" },
     Setting { key: "ws_listen", default: "127.0.0.1:8083", doc: "MQTT over WebSocket address" },
     Setting {
@@ -120,22 +123,38 @@ const SETTINGS: &[Setting] = &[
         default: "0",
         doc: "days after which a till's token is refused; the till rotates it when two thirds are over; 0: never",
     },
+    Setting { key: "tls_cert", default: "", doc: "certificate chain, PEM file: HTTP, MQTT and WebSocket speak TLS" },
+    Setting { key: "tls_key", default: "", doc: "its private key, PEM file" },
     Setting {
-        key: "trusted_proxies",
+        key: "tls_proxy",
         default: "",
-        doc: "proxies whose X-Forwarded-For counts, addresses or networks, separated by commas",
+        doc: "proxies that end TLS in front of this server, addresses or networks: their X-Forwarded-For counts",
     },
-    Setting { key: "tls_cert", default: "", doc: "certificate chain of the MQTT listener, PEM file" },
-    Setting { key: "tls_key", default: "", doc: "private key of the MQTT listener, PEM file" },
+    Setting { key: "connections_max", default: "20000", doc: "open connections, over HTTP and over MQTT each" },
+    Setting { key: "connections_per_address_max", default: "8000", doc: "the same from one address" },
+    Setting { key: "requests_max", default: "1024", doc: "HTTP requests worked on at one time" },
+    Setting { key: "requests_per_address_max", default: "768", doc: "the same from one address" },
+    Setting { key: "login_timeout_s", default: "10", doc: "seconds from an MQTT connection's beginning to its login" },
+    Setting { key: "request_timeout_s", default: "30", doc: "seconds for a request's head, and again for its body" },
+    Setting { key: "wrong_claims_rate", default: "20+20/min", doc: "wrong claim codes from one address: at once, and from then on" },
+    Setting { key: "wrong_logins_rate", default: "600+60/min", doc: "wrong credentials from one address" },
+    Setting { key: "uploads_rate", default: "600+1200/min", doc: "uploads of one device" },
+    Setting { key: "snapshots_rate", default: "60+30/min", doc: "snapshots of one device" },
     Setting { key: "log", default: "info", doc: "log filter" },
     Setting { key: "log_format", default: "text", doc: "text or json" },
 ];
 
 /// A raw value and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Raw {
     value: String,
     from: String,
+}
+
+impl std::fmt::Debug for Raw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} (from {})", without_password(&self.value), self.from)
+    }
 }
 
 /// The raw layers, merged.
@@ -164,6 +183,10 @@ impl RawConfig {
             if let Some(value) = value {
                 raw.insert(key, Raw { value: value.clone(), from: format!("--{}", key.replace('_', "-")) });
             }
+        }
+        let has_tls = !raw["tls_cert"].value.is_empty() && raw["profile"].value == Profile::Production.as_str();
+        if has_tls && raw["listen"].from == "default" {
+            raw.insert("listen", Raw { value: HTTPS.to_owned(), from: "default with tls_cert".to_owned() });
         }
         Ok(Self(raw))
     }
@@ -233,9 +256,19 @@ fn flags(args: &ServeArgs) -> Vec<(&'static str, &Option<String>)> {
         ("webhook_secret_file", &args.backend.webhook_secret_file),
         ("operation_inbox", &args.backend.operation_inbox),
         ("device_token_max_age_days", &args.device_token_max_age_days),
-        ("trusted_proxies", &args.trusted_proxies),
-        ("tls_cert", &args.tls_cert),
-        ("tls_key", &args.tls_key),
+        ("tls_cert", &args.tls.tls_cert),
+        ("tls_key", &args.tls.tls_key),
+        ("tls_proxy", &args.tls.tls_proxy),
+        ("connections_max", &args.limits.connections_max),
+        ("connections_per_address_max", &args.limits.connections_per_address_max),
+        ("requests_max", &args.limits.requests_max),
+        ("requests_per_address_max", &args.limits.requests_per_address_max),
+        ("login_timeout_s", &args.limits.login_timeout_s),
+        ("request_timeout_s", &args.limits.request_timeout_s),
+        ("wrong_claims_rate", &args.limits.wrong_claims_rate),
+        ("wrong_logins_rate", &args.limits.wrong_logins_rate),
+        ("uploads_rate", &args.limits.uploads_rate),
+        ("snapshots_rate", &args.limits.snapshots_rate),
         ("log", &args.log),
         ("log_format", &args.log_format),
     ]
@@ -258,10 +291,24 @@ fn setting_of(key: &str, value: &toml::Value) -> Result<(&'static str, String), 
 /// A URL as it may be shown: what stands between its user and its host is nobody's business.
 pub(crate) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let hidden = without_secret_parameters(rest);
+    let rest = hidden.as_str();
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let Some((user, password)) = authority.rsplit_once('@').and_then(|(who, _)| who.split_once(':')) else { return url.to_owned() };
+    let Some((user, password)) = authority.rsplit_once('@').and_then(|(who, _)| who.split_once(':')) else {
+        return format!("{scheme}://{rest}");
+    };
     let after = &rest[user.len() + 1 + password.len()..];
     format!("{scheme}://{user}:***{after}")
+}
+
+/// PostgreSQL takes passwords as parameters too.
+fn without_secret_parameters(rest: &str) -> String {
+    let Some((path, query)) = rest.split_once('?') else { return rest.to_owned() };
+    let hide = |parameter: &str| match parameter.split_once('=') {
+        Some((name, _)) if name.to_ascii_lowercase().ends_with("password") => format!("{name}=***"),
+        Some(_) | None => parameter.to_owned(),
+    };
+    format!("{path}?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&"))
 }
 
 #[cfg(test)]
@@ -284,6 +331,8 @@ mod tests {
             ("postgres://shop:s3cret@db/shop", "postgres://shop:***@db/shop"),
             ("postgres://shop:p@ss:w@db:5432/shop?sslmode=require", "postgres://shop:***@db:5432/shop?sslmode=require"),
             ("postgres://shop@db/shop", "postgres://shop@db/shop"),
+            ("postgres://shop@db/shop?password=s3cret&sslmode=require", "postgres://shop@db/shop?password=***&sslmode=require"),
+            ("postgres://shop:p@db/shop?sslpassword=s3cret", "postgres://shop:***@db/shop?sslpassword=***"),
             ("mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1883"),
             ("./data", "./data"),
         ] {

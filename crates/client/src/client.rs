@@ -21,7 +21,7 @@ use crate::{
     error::{CommitError, NotDrained, OpenError},
     http::{self, Api},
     journal::checked,
-    mqtt::{BrokerAddress, CLOSE_TIMEOUT},
+    mqtt::{BrokerAddress, CLOSE_TIMEOUT, Way},
     options::Options,
     sale::{self, Committed, NewReceipt},
     shared::{Shared, Status, held, wall},
@@ -78,7 +78,7 @@ impl Client {
             db.state_or(&format!("nonce:{claim_code}"), || random_hex(16))?
         };
         let request = EnrolRequest { code: claim_code.to_owned(), nonce };
-        let enrolment = http::enrol(&http::http_client(server_url)?, server_url, &request).await?;
+        let enrolment = http::enrol(&options.trust()?.http_client(server_url)?, server_url, &request).await?;
         Self::open_with(path, server_url, enrolment, options).await
     }
 
@@ -123,7 +123,7 @@ impl Client {
 
     fn start(path: &Path, mut db: LocalDb, server_url: String, enrolment: Enrolment, options: Options) -> Result<Self, OpenError> {
         options.check_urls(&server_url, &enrolment)?;
-        let broker = BrokerAddress::parse(options.broker_url(&enrolment))?;
+        let broker = Way { address: BrokerAddress::parse(options.broker_url(&enrolment))?, trust: options.trust()? };
         let journal_id = db.state_or("journal_id", || random_hex(16))?;
         db.prune(wall())?;
         db.queue_unshown()?;
@@ -386,7 +386,8 @@ fn first_status(known: &Known, dead_letters: u64) -> (watch::Sender<Status>, bro
 
 fn make_api(shared: &Shared, server_url: &str, enrolment: &Enrolment, options: &Options, seed: u64) -> Result<Api, OpenError> {
     let chance = Chance::new(options.faults, seed ^ 0x5bd1_e995);
-    Api::new(http::http_client(server_url)?, server_url, enrolment, shared.online.subscribe(), chance, Arc::clone(&shared.stats))
+    let http = options.trust()?.http_client(server_url)?;
+    Api::new(http, server_url, enrolment, shared.online.subscribe(), chance, Arc::clone(&shared.stats))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -46,6 +46,22 @@ pub enum OpenError {
         /// The server's or the broker's address.
         url: String,
     },
+    /// Whoever answers there does not prove to be the server: nothing was sent.
+    #[error("{url} is not believed: {} ({code}); {}", code.title(), code.next_step())]
+    Certificate {
+        /// Where.
+        url: String,
+        /// `certificate_untrusted`, `certificate_expired` or `certificate_name`.
+        code: Code,
+    },
+    /// The file of authorities holds none.
+    #[error("{} holds no authorities: {detail}", path.display())]
+    Authorities {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        detail: String,
+    },
     /// A URL that is none.
     #[error("{url:?} is not a usable address: {detail}")]
     Url {
@@ -65,10 +81,12 @@ impl OpenError {
         match self {
             Self::Refused(problem) => Some(problem.code),
             Self::Insecure { .. } => Some(Code::InsecureUrl),
+            Self::Certificate { code, .. } => Some(*code),
             Self::NotEnrolled
             | Self::OtherDevice { .. }
             | Self::UnsentWork { .. }
             | Self::Unreachable { .. }
+            | Self::Authorities { .. }
             | Self::Url { .. }
             | Self::Db(_) => None,
         }

@@ -5,7 +5,6 @@ mod reports;
 use std::{
     io::Write as _,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use mstore_engine::{Ask, CatchUpOutcome, Fault, UploadOutcome};
@@ -29,10 +28,9 @@ use crate::{
     shared::{held, wall},
     staged::Staged,
     stats::Stats,
+    trust::certificate_fault,
 };
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// Staged rows beyond this go to the staging table.
 const STAGED_BYTES_MAX: usize = 48 * 1024 * 1024;
 
@@ -59,42 +57,16 @@ impl CallError {
     }
 }
 
-/// Makes the HTTP library's client; also installs the process's TLS provider if nobody has.
-pub(crate) fn http_client(server_url: &str) -> Result<reqwest::Client, OpenError> {
-    // The process may have installed one already: then that one is used.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let mut builder = reqwest::Client::builder();
-    if !server_url.starts_with("https:") {
-        // Reading the system's certificates takes longer than a first sync; who speaks plain HTTP trusts none.
-        let trusts_nobody = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-        builder = builder.tls_backend_preconfigured(trusts_nobody);
-    }
-    builder
-        .no_zstd()
-        .no_gzip()
-        .no_proxy()
-        // A redirect could lead a token or a claim code to where it may not go.
-        .redirect(reqwest::redirect::Policy::none())
-        .http1_only()
-        .tcp_nodelay(true)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .pool_max_idle_per_host(2)
-        // Between polls there are minutes: a kept connection would only cost the server memory.
-        .pool_idle_timeout(IDLE_CONNECTION)
-        .build()
-        .map_err(|error| OpenError::Url { url: "https".into(), detail: format!("the TLS set-up failed: {error}") })
-}
-
-/// A connection nobody used for this long is closed.
-const IDLE_CONNECTION: Duration = Duration::from_millis(250);
-
 /// Redeems a claim code.
 pub(crate) async fn enrol(http: &reqwest::Client, server_url: &str, request: &EnrolRequest) -> Result<Enrolment, OpenError> {
     let url = format!("{}/v1/devices/enrol", server_url.trim_end_matches('/'));
     let unreachable = |error: &dyn std::fmt::Display| OpenError::Unreachable { url: server_url.to_owned(), detail: error.to_string() };
     let body = serde_json::to_vec(request).expect("a request is always JSON");
-    let response = http.post(url).header(CONTENT_TYPE, "application/json").body(body).send().await.map_err(|error| unreachable(&error))?;
+    let not_sent = |error: reqwest::Error| match certificate_fault(&error) {
+        Some(code) => OpenError::Certificate { url: server_url.to_owned(), code },
+        None => unreachable(&error),
+    };
+    let response = http.post(url).header(CONTENT_TYPE, "application/json").body(body).send().await.map_err(not_sent)?;
     let status = response.status();
     let body = response.bytes().await.map_err(|error| unreachable(&error))?;
     if status.is_success() {
@@ -445,7 +417,8 @@ impl Decoder {
 
 fn describe(error: &reqwest::Error) -> String {
     use std::error::Error as _;
-    let mut text = error.to_string();
+    let mut text = certificate_fault(error).map_or_else(String::new, |code| format!("{code}: "));
+    text.push_str(&error.to_string());
     let mut source = error.source();
     while let Some(cause) = source {
         text.push_str(": ");

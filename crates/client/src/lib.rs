@@ -30,6 +30,7 @@ mod sale;
 mod shared;
 mod staged;
 mod stats;
+mod trust;
 mod views;
 
 pub use client::{Client, DeadLetter, NotWiped};

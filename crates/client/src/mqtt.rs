@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use mstore_protocol::{Code, Collection, Enrolment, Frame, Head, Scope, Topic, limits::FRAME_BYTES_MAX};
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS, Transport,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS,
     mqttbytes::v4::{ConnectReturnCode, SubscribeFilter, SubscribeReasonCode},
 };
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use crate::{chance::Chance, error::OpenError};
+use crate::{
+    chance::Chance,
+    error::OpenError,
+    trust::{Trust, certificate_fault},
+};
 
 const KEEP_ALIVE_S: u16 = 30;
 const CONNECT_TIMEOUT_S: u64 = 5;
@@ -53,6 +57,13 @@ impl BrokerAddress {
     }
 }
 
+/// Where a broker is, and whom to believe there.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    pub(crate) address: BrokerAddress,
+    pub(crate) trust: Trust,
+}
+
 /// What the connection tells.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
@@ -87,15 +98,15 @@ impl Drop for Link {
 
 impl Link {
     /// Starts to connect to the node whose turn it is.
-    pub(crate) fn open(enrolment: &Enrolment, broker: &BrokerAddress, turn: u64, collections: &[Collection], chance: Chance) -> Self {
-        let mut options = MqttOptions::new(enrolment.device_id.as_str(), broker.node(turn));
+    pub(crate) fn open(enrolment: &Enrolment, broker: &Way, turn: u64, collections: &[Collection], chance: Chance) -> Self {
+        let mut options = MqttOptions::new(enrolment.device_id.as_str(), broker.address.node(turn));
         options
             .set_keep_alive(KEEP_ALIVE_S)
             .set_clean_session(true)
             .set_credentials(enrolment.device_id.as_str(), enrolment.token.clone().into_bytes())
             .set_max_packet_size(2 * FRAME_BYTES_MAX, 16 * 1024);
-        if broker.tls {
-            options.set_transport(Transport::tls_with_default_config());
+        if broker.address.tls {
+            options.set_transport(broker.trust.transport());
         }
         let (client, mut connection) = AsyncClient::builder(options).capacity(16).build();
         let mut network = NetworkOptions::new();
@@ -211,7 +222,10 @@ fn closed(error: &ConnectionError) -> LinkEvent {
     {
         return LinkEvent::Refused(Code::CredentialsRefused);
     }
-    LinkEvent::Closed(error.to_string())
+    match certificate_fault(error) {
+        Some(code) => LinkEvent::Closed(format!("{code}: {error}")),
+        None => LinkEvent::Closed(error.to_string()),
+    }
 }
 
 /// How long a graceful end may take.

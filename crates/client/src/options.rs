@@ -1,10 +1,10 @@
 //! How a client behaves.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use mstore_protocol::{Enrolment, Profile, limits::POLL_INTERVAL_S};
 
-use crate::error::OpenError;
+use crate::{error::OpenError, trust::Trust};
 
 /// Settings of a client; the defaults are right for a till.
 #[derive(Debug, Clone)]
@@ -12,6 +12,9 @@ pub struct Options {
     /// Where the device's token may travel. Default production: over TLS, or on loopback; every other address is refused with `insecure_url`.
     /// Development lets it cross any network in the clear, where whoever listens becomes this device.
     pub profile: Profile,
+    /// PEM file of the authorities that may have signed the server's and the broker's certificates. Default none: the operating system's. With
+    /// one, nobody else is believed.
+    pub ca_file: Option<PathBuf>,
     /// Time between two polls while MQTT is down: the bound of staleness. Default 300 s.
     pub poll_interval: Duration,
     /// Time between two reports to the server; `None` switches them off. Default 60 s.
@@ -35,6 +38,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             profile: Profile::Production,
+            ca_file: None,
             poll_interval: Duration::from_secs(POLL_INTERVAL_S),
             report_interval: Some(Duration::from_secs(60)),
             reorder_window: Duration::from_millis(100),
@@ -48,6 +52,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whom the device believes.
+    pub(crate) fn trust(&self) -> Result<Trust, OpenError> {
+        Trust::read(self.ca_file.as_deref())
+    }
+
     /// The broker's address, from here or from the enrolment.
     pub(crate) fn broker_url<'a>(&'a self, enrolment: &'a Enrolment) -> &'a str {
         self.mqtt_url.as_deref().unwrap_or(&enrolment.mqtt_url)

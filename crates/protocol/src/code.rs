@@ -125,6 +125,10 @@ codes! {
     ClaimRefused = "claim_refused", 401, Never, "The claim code is wrong, used or older than 15 minutes", "make a new one: mstore-sync device add";
     DeviceActive = "device_active", 409, Never, "This device is at work in another branch", "move it first: mstore-sync device move TILL BRANCH; or choose another id";
     InsecureUrl = "insecure_url", 400, Never, "A token would cross the network in the clear", "use https:// and mqtts://, or choose the development profile on a network that you trust";
+    InsecureListener = "insecure_listener", 400, Never, "A listener would take tokens in the clear from other machines", "give tls_cert and tls_key, listen on loopback, name the proxies that end TLS in front with tls_proxy, or choose the development profile on a network that you trust";
+    CertificateUntrusted = "certificate_untrusted", 400, Never, "Nobody that this device trusts vouches for the server's certificate", "give the authority's file with --ca, or a certificate from an authority that devices know";
+    CertificateExpired = "certificate_expired", 503, Later, "The server's certificate has ended, or this device's clock is wrong", "renew the certificate, and check the device's clock";
+    CertificateName = "certificate_name", 400, Never, "The server's certificate is for another name", "use the name that stands in the certificate, or put this one into it";
     BranchHeld = "branch_held", 503, Later, "The branch's newest changes are held back at the server", "confirm or undo the mass deletion that GET /v1/admin/alarms names; sales go on";
     DataDirInUse = "data_dir_in_use", 409, Never, "Another server uses this data directory", "stop it, or choose another --data-dir";
     AttachMappingInvalid = "attach_mapping_invalid", 422, Never, "The mapping does not fit the tables of the database", "correct the file that attach wrote, or let it write a new one";

@@ -62,7 +62,7 @@ impl BrokerSlot {
     pub(crate) fn addrs(&self) -> ListenAddrs {
         match self {
             Self::Embedded(slot) => slot.addrs,
-            Self::External { .. } => ListenAddrs { tcp: None, ws: None, tls: None },
+            Self::External { .. } => ListenAddrs::default(),
         }
     }
 
@@ -146,8 +146,8 @@ impl EmbeddedSlot {
         let addrs = broker.addrs();
         config.tcp = addrs.tcp;
         config.ws = addrs.ws;
-        if let (Some(tls), Some(addr)) = (config.tls.as_mut(), addrs.tls) {
-            tls.addr = addr;
+        if let Some(tls) = config.tls.as_mut() {
+            (tls.mqtt, tls.ws) = (addrs.tls, addrs.wss);
         }
         let current = RwLock::new(Some(Arc::new(broker)));
         Ok(Self { config, auth, addrs, current, started: watch::Sender::new(1) })

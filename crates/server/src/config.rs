@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mstore_broker::{EmbeddedConfig, EmqxApi, ExternalConfig, NatsConfig, RabbitMqApi};
+use mstore_broker::{Certificate, EmbeddedConfig, EmqxApi, ExternalConfig, NatsConfig, Proxies, RabbitMqApi, Rate};
 use mstore_protocol::{Env, Profile, Timestamp, limits::HEAD_INTERVAL_S};
 
-use crate::{AdminToken, HooksConfig, MasterKey, TrustedProxies, WebhookConfig};
+use crate::{AdminToken, HooksConfig, MasterKey, WebhookConfig};
 
 /// Tells the time; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -27,6 +27,10 @@ pub struct ServerConfig {
     pub profile: Profile,
     /// What tokens are made and checked with.
     pub secrets: Secrets,
+    /// What the HTTP listener shows, which then speaks TLS.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Addresses of proxies that end TLS in front: what they say about a client's address counts, and no per-address bound holds for them.
+    pub proxies: Proxies,
     /// The broker that devices are reached through.
     pub broker: BrokerConfig,
     /// How an external broker knows the devices; means nothing to the embedded one.
@@ -38,8 +42,6 @@ pub struct ServerConfig {
     /// What the token of [`Secrets`] is called in the database, default `bootstrap`. Servers that share a database and have files of their own need names of
     /// their own.
     pub file_token_name: String,
-    /// Proxies whose word for a caller's address counts, default none.
-    pub trusted_proxies: TrustedProxies,
     /// A device's token is refused when it is older, default never; a device rotates it when two thirds of that are over.
     pub device_token_max_age: Option<Duration>,
     /// Bounds.
@@ -57,12 +59,13 @@ impl ServerConfig {
             env,
             profile: Profile::default(),
             secrets,
+            certificate: None,
+            proxies: Proxies::default(),
             broker: broker.into(),
             accounts: BrokerAccounts::default(),
             public: PublicUrls::default(),
             webhook: None,
             file_token_name: "bootstrap".to_owned(),
-            trusted_proxies: TrustedProxies::default(),
             device_token_max_age: None,
             limits: ServerLimits::default(),
             timing: Timing::default(),
@@ -75,8 +78,17 @@ impl fmt::Debug for ServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "ServerConfig({}, {}, {:?}, {:?}, {:?}, {:?}, {:?}, {:?}, secrets …)",
-            self.env, self.profile, self.broker, self.accounts, self.public, self.webhook, self.limits, self.timing
+            "ServerConfig({}, {}, {:?}, {:?}, {:?}, {:?}, {:?}, {:?}, {:?}, {:?}, secrets …)",
+            self.env,
+            self.profile,
+            self.certificate,
+            self.proxies,
+            self.broker,
+            self.accounts,
+            self.public,
+            self.webhook,
+            self.limits,
+            self.timing
         )
     }
 }
@@ -152,19 +164,31 @@ pub struct PublicUrls {
 /// Bounds of the HTTP side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Open HTTP connections at one time, default 20,000; further ones wait in the listener's backlog.
+    /// Open HTTP connections at one time, default 20,000; further ones are closed at once.
     pub connections_max: usize,
+    /// The same from one address, default 8,000: a whole chain may sit behind one.
+    pub connections_per_address_max: usize,
     /// Requests worked on at one time, default 1,024; further ones are answered 503 with `Retry-After: 1`.
     pub requests_max: usize,
+    /// The same from one address, default 768.
+    pub requests_per_address_max: usize,
     /// From the end of one answer to the end of the next request's head, default 30 s: a slow or hostile client, or an idle connection, is
     /// closed then. Lower and devices connect more often; higher and idle ones cost memory.
     pub header_timeout: Duration,
     /// For a request's body, default 30 s.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer, default 20 s.
+    pub write_timeout: Duration,
     /// Memory of cached `/changes` answers, default 64 MiB; beyond it the longest unused ones go.
     pub answers_bytes_max: usize,
-    /// Wrong claim codes from one address before it must wait, default 20; one more every 3 s.
-    pub wrong_claims_max: u32,
+    /// Wrong claim codes from one address, default 20 and one more every 3 s.
+    pub wrong_claims: Rate,
+    /// Wrong credentials from one address, default 600 and one more every second; right ones are let in all the same.
+    pub wrong_logins: Rate,
+    /// Uploads of one device, default 600 and one more every 50 ms.
+    pub uploads: Rate,
+    /// Snapshots of one device from their beginning, default 60 and one more every 2 s.
+    pub snapshots: Rate,
     /// How long requests under way may take after a shutdown began, default 10 s.
     pub shutdown_timeout: Duration,
 }
@@ -173,11 +197,17 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            connections_per_address_max: 8_000,
             requests_max: 1_024,
+            requests_per_address_max: 768,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(20),
             answers_bytes_max: 64 * 1024 * 1024,
-            wrong_claims_max: 20,
+            wrong_claims: Rate { burst: 20, refill_ms: 3_000 },
+            wrong_logins: Rate { burst: 600, refill_ms: 1_000 },
+            uploads: Rate { burst: 600, refill_ms: 50 },
+            snapshots: Rate { burst: 60, refill_ms: 2_000 },
             shutdown_timeout: Duration::from_secs(10),
         }
     }
@@ -198,6 +228,8 @@ pub struct Timing {
     pub gauges_interval: Duration,
     /// Between two looks over the fleet, default 30 s; a look that takes long makes the pause longer.
     pub fleet_interval: Duration,
+    /// Between two looks at the certificate's files, default 60 s.
+    pub certificate_interval: Duration,
     /// Between two comparisons of an external broker's accounts with the registry, default 5 min: what somebody changed there lasts that long.
     pub survey_interval: Duration,
 }
@@ -211,6 +243,7 @@ impl Default for Timing {
             upkeep_interval: Duration::from_secs(300),
             gauges_interval: Duration::from_secs(5),
             fleet_interval: Duration::from_secs(30),
+            certificate_interval: Duration::from_secs(60),
             survey_interval: Duration::from_secs(300),
         }
     }

@@ -32,9 +32,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use mstore_broker::Visitors;
 use mstore_protocol::{BranchKey, Collection};
 use mstore_store::Store;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use openapi::openapi_json;
@@ -47,13 +47,14 @@ use crate::{
     broker_slot::BrokerSlot,
     fleet::{Fleet, Levels},
     meters::Meters,
+    renewal::Renewal,
     tail::Tail,
     webhook::Webhook,
 };
 pub(crate) use enrol::{http_url, mqtt_url, ws_url};
 pub(crate) use health::Proof;
 use problem::Refusal;
-pub(crate) use rate_limit::WrongClaims;
+pub(crate) use rate_limit::Rates;
 
 /// What every endpoint works with.
 pub(crate) struct App {
@@ -65,8 +66,11 @@ pub(crate) struct App {
     pub(crate) tail: Arc<Tail>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) http_addr: SocketAddr,
-    pub(crate) wrong_claims: WrongClaims,
-    pub(crate) requests: Semaphore,
+    pub(crate) rates: Rates,
+    /// Requests worked on.
+    pub(crate) requests: Arc<Visitors>,
+    /// The certificate, if there is TLS.
+    pub(crate) renewal: Option<Renewal>,
     pub(crate) proof: Proof,
     pub(crate) fleet: Fleet,
     pub(crate) levels: Levels,

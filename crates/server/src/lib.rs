@@ -16,8 +16,9 @@ mod hooks;
 mod http;
 mod listen;
 mod meters;
-mod proxies;
+mod patience;
 mod publisher;
+mod renewal;
 mod running;
 mod steward;
 mod tail;
@@ -30,7 +31,6 @@ pub use config::{BrokerAccounts, BrokerConfig, Clock, PublicUrls, Secrets, Serve
 pub use data_dir::{DataDir, DataDirError};
 pub use hooks::{HooksConfig, HooksSecret};
 pub use http::openapi_json;
-pub use proxies::TrustedProxies;
 pub use running::{Running, Server, StartError};
 pub use tokens::{AdminToken, MasterKey};
 pub use webhook::{WebhookConfig, WebhookSecret};

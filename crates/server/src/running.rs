@@ -2,12 +2,11 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use mstore_broker::{Dynsec, Emqx, ListenAddrs, Nats, RabbitMq, Registrar, RegistrarError};
+use mstore_broker::{Dynsec, Emqx, ListenAddrs, Nats, RabbitMq, Registrar, RegistrarError, Visitors};
 use mstore_protocol::Profile;
 use mstore_store::{FileToken, Store, StoreError};
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -21,8 +20,9 @@ use crate::{
     exposure::exposed,
     hooks::{self, Hooks},
     http::{App, router},
-    listen,
+    listen::Entrance,
     meters::Meters,
+    renewal::Renewal,
     steward::Steward,
     tail::Tail,
     tasks,
@@ -91,8 +91,9 @@ impl Server {
         let limits = config.limits.clone();
         let app = Arc::new(App {
             answers: Answers::new(store.clone(), limits.answers_bytes_max),
-            wrong_claims: crate::http::WrongClaims::new(limits.wrong_claims_max),
-            requests: Semaphore::new(limits.requests_max),
+            rates: crate::http::Rates::new(&limits),
+            requests: Visitors::new(limits.requests_max, limits.requests_per_address_max),
+            renewal: config.certificate.clone().map(Renewal::new),
             proof: Default::default(),
             fleet: Default::default(),
             levels: Default::default(),
@@ -109,7 +110,8 @@ impl Server {
         });
         let tasks = tasks::start(&app, &stop_tasks);
         let hooks = asked.zip(hooks).map(|(listener, hooks)| serve_hooks(listener, hooks, &limits, &stop_http)).transpose()?;
-        let http = tokio::spawn(listen::serve(http, router(&app), limits, stop_http.clone()));
+        let entrance = Entrance::public(&limits, &app.config.proxies, app.config.certificate.as_ref());
+        let http = tokio::spawn(entrance.serve(http, router(&app), stop_http.clone()));
         let guards = [stop_http.clone().drop_guard(), stop_tasks.clone().drop_guard()];
         tracing::info!(http = %http_addr, env = %app.config.env, profile = %app.config.profile, "server started");
         let running = Running { app, http, hooks, tasks, stop_http, stop_tasks, _guards: guards };
@@ -164,7 +166,7 @@ fn serve_hooks(
 ) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
     let addr = listener.local_addr().map_err(StartError::Hooks)?;
     tracing::info!(%addr, "a broker may ask here who may do what");
-    Ok((addr, tokio::spawn(listen::serve(listener, hooks::router(asked), limits.clone(), stop.clone()))))
+    Ok((addr, tokio::spawn(Entrance::private(limits).serve(listener, hooks::router(asked), stop.clone()))))
 }
 
 impl Running {
@@ -176,6 +178,13 @@ impl Running {
     /// Where an external broker asks, if it does.
     pub fn hooks_addr(&self) -> Option<SocketAddr> {
         self.hooks.as_ref().map(|(addr, _)| *addr)
+    }
+
+    /// Reads the certificate's files again, as is done every minute; says in the log what came of it.
+    pub fn reload_certificate(&self) {
+        if let Some(renewal) = &self.app.renewal {
+            renewal.look((self.app.config.clock)());
+        }
     }
 
     /// Where plain MQTT is served, if it is.
@@ -212,7 +221,7 @@ impl Running {
     pub fn exposed_urls(&self) -> Vec<String> {
         match self.app.config.profile {
             Profile::Production => {
-                let mut urls = exposed(&self.app.config.public, self.app.http_addr, &self.broker_addrs());
+                let mut urls = exposed(&self.app.config.public, &self.http_url(), &self.broker_addrs());
                 let external = self.app.broker.external_url().filter(|_| self.app.config.public.mqtt.is_none());
                 urls.extend(external.map(ToString::to_string).filter(|url| !Profile::Production.allows(url)));
                 urls

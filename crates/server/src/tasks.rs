@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use mstore_broker::CanaryState;
-use mstore_store::Store;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -12,11 +11,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker_slot::BrokerSlot,
     fleet,
     heads::HeadSchedule,
     http::App,
-    meters::Meters,
     publisher::{ACKNOWLEDGEMENTS_MAX, Place, Publisher, acknowledge},
     webhook,
 };
@@ -53,6 +50,10 @@ pub(crate) const GAUGES: &[(&str, &str)] = &[
     ("mstore_mqtt_queued_messages", "Messages waiting in MQTT sessions"),
     ("mstore_mqtt_dropped_messages", "Messages dropped because a session's queue was full, since the broker's start"),
     ("mstore_mqtt_refused", "Logins, subscriptions and publishes refused since the broker's start"),
+    ("mstore_mqtt_turned_away", "MQTT connections closed at once because too many were open, since the broker's start"),
+    ("mstore_http_requests_turned_away", "Requests answered 503 because too many were worked on, since the server's start"),
+    ("mstore_tls_certificate_expires_seconds", "Until the certificate of the TLS listeners ends; below 0 when it has"),
+    ("mstore_tls_certificate_broken", "1 while the certificate's files cannot be used and an older one is shown"),
 ];
 
 /// Starts all of them. They end when `stop` is cancelled; the publisher then publishes what is left.
@@ -84,6 +85,9 @@ pub(crate) fn start(app: &Arc<App>, stop: &CancellationToken) -> JoinSet<()> {
     tasks.spawn(watched("upkeep", app.clone(), until(stop.clone(), upkeep(app.clone()))));
     tasks.spawn(watched("fleet", app.clone(), until(stop.clone(), fleet::watch(app.clone()))));
     tasks.spawn(watched("levels", app.clone(), levels(app.clone(), stop.clone())));
+    if app.renewal.is_some() {
+        tasks.spawn(watched("certificate", app.clone(), until(stop.clone(), certificate(app.clone()))));
+    }
     tasks.spawn(watched("gauges", app.clone(), until(stop.clone(), gauges(app.clone()))));
     tasks
 }
@@ -180,18 +184,30 @@ async fn levels(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
+async fn certificate(app: Arc<App>) {
+    let mut ticks = interval(app.config.timing.certificate_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Some(renewal) = &app.renewal {
+            renewal.look((app.config.clock)());
+        }
+    }
+}
+
 async fn gauges(app: Arc<App>) {
     let mut ticks = interval(app.config.timing.gauges_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        read_gauges(&*app.store, &app.broker, &app.meters).await;
+        read_gauges(&app).await;
         app.meters.upkeep();
     }
 }
 
 /// Brings the gauges up to date.
-pub(crate) async fn read_gauges(store: &dyn Store, broker: &BrokerSlot, meters: &Meters) {
+pub(crate) async fn read_gauges(app: &App) {
+    let (store, broker, meters) = (&*app.store, &app.broker, &app.meters);
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts beyond 2^53 do not occur")]
     let set = |name: &'static str, value: u64| meters.gauge(name).set(value as f64);
     let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
@@ -236,4 +252,11 @@ pub(crate) async fn read_gauges(store: &dyn Store, broker: &BrokerSlot, meters: 
     set("mstore_mqtt_queued_messages", count(stats.queued));
     set("mstore_mqtt_dropped_messages", stats.dropped);
     set("mstore_mqtt_refused", stats.refused);
+    set("mstore_mqtt_turned_away", stats.turned_away);
+    set("mstore_http_requests_turned_away", app.requests.refused());
+    if let Some(outlook) = app.renewal.as_ref().map(|renewal| renewal.outlook((app.config.clock)())) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds of some centuries")]
+        meters.gauge("mstore_tls_certificate_expires_seconds").set(outlook.expires_in_s as f64);
+        set("mstore_tls_certificate_broken", u64::from(outlook.is_broken));
+    }
 }

@@ -1,13 +1,10 @@
 //! Settings of the embedded broker, with what each one costs, and why a start can fail.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use mstore_protocol::limits::FRAME_BYTES_MAX;
+
+use crate::{Certificate, Proxies, Rate};
 
 /// Room for the topic and the MQTT header around the largest frame.
 const PACKET_OVERHEAD_BYTES: u32 = 1024;
@@ -24,6 +21,9 @@ pub struct EmbeddedConfig {
     pub ws: Option<SocketAddr>,
     /// MQTT over TLS, if there is a certificate.
     pub tls: Option<TlsListen>,
+    /// Addresses of proxies that end TLS in front: with them no listener is reached past the [door](BrokerLimits), not even on loopback, and
+    /// what comes from there is not counted per address.
+    pub proxies: Proxies,
     /// What one client and all of them together may use.
     pub limits: BrokerLimits,
 }
@@ -31,19 +31,19 @@ pub struct EmbeddedConfig {
 impl EmbeddedConfig {
     /// Plain MQTT only, default limits.
     pub fn tcp(tcp: SocketAddr) -> Self {
-        Self { tcp: Some(tcp), ws: None, tls: None, limits: BrokerLimits::default() }
+        Self { tcp: Some(tcp), ws: None, tls: None, proxies: Proxies::default(), limits: BrokerLimits::default() }
     }
 }
 
-/// A TLS listener.
+/// TLS listeners; a port 0 takes a free one.
 #[derive(Debug, Clone)]
 pub struct TlsListen {
-    /// Where to listen; port 0 takes a free one.
-    pub addr: SocketAddr,
-    /// The certificate chain, PEM.
-    pub cert: PathBuf,
-    /// Its private key, PEM.
-    pub key: PathBuf,
+    /// MQTT.
+    pub mqtt: Option<SocketAddr>,
+    /// MQTT over WebSocket.
+    pub ws: Option<SocketAddr>,
+    /// What they show.
+    pub certificate: Arc<Certificate>,
 }
 
 /// What one client, and all of them together, may use.
@@ -58,9 +58,13 @@ pub struct BrokerLimits {
     pub inflight_max: u16,
     /// A client whose socket takes nothing for this long is disconnected, default 5 s. What is published meanwhile waits in memory.
     pub send_timeout: Duration,
-    /// From the CONNECT packet's first bytes to its last, and for the TLS and WebSocket handshakes, default 10 s. A connection that sends
-    /// nothing at all is not covered: the library waits for its first bytes without a limit, so a firewall has to bound those.
+    /// From a connection's beginning to its login, TLS and WebSocket handshakes included, default 10 s. On a plain loopback listener without
+    /// [`EmbeddedConfig::proxies`] only from the CONNECT packet's first bytes to its last.
     pub handshake_timeout: Duration,
+    /// Open connections from one address, default 8,000: a whole chain may sit behind one. Not on plain loopback listeners.
+    pub connections_per_address_max: usize,
+    /// Wrong logins from one address that are answered and logged, default 60 and one more every 2 s; the others are hung up on.
+    pub wrong_logins: Rate,
     /// Longest keep-alive, default 600 s: a client that asks for more, or for none, is held to this. Silence of 1.5 times it ends a connection.
     pub keep_alive_max: Duration,
     /// How long the session of a client without the clean-session flag outlives its connection, default 60 s. Our own client uses clean
@@ -76,6 +80,8 @@ impl Default for BrokerLimits {
             inflight_max: 128,
             send_timeout: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(10),
+            connections_per_address_max: 8_000,
+            wrong_logins: Rate { burst: 60, refill_ms: 2_000 },
             keep_alive_max: Duration::from_secs(600),
             offline_session: Duration::from_secs(60),
         }
@@ -83,7 +89,7 @@ impl Default for BrokerLimits {
 }
 
 /// The addresses really bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListenAddrs {
     /// Plain MQTT.
     pub tcp: Option<SocketAddr>,
@@ -91,6 +97,8 @@ pub struct ListenAddrs {
     pub ws: Option<SocketAddr>,
     /// MQTT over TLS.
     pub tls: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS.
+    pub wss: Option<SocketAddr>,
 }
 
 /// Why the broker did not start; nothing is left listening.
@@ -110,16 +118,6 @@ pub enum StartError {
         /// The system's own words.
         reason: String,
     },
-    /// The certificate and key do not work.
-    #[error("cannot use the certificate {} with the key {}: {reason}", cert.display(), key.display())]
-    Certificate {
-        /// The certificate's path.
-        cert: PathBuf,
-        /// The key's path.
-        key: PathBuf,
-        /// What is wrong with them.
-        reason: String,
-    },
     /// The system gave no thread for the broker.
     #[error("cannot start the broker's threads")]
     Threads(#[source] io::Error),
@@ -128,12 +126,15 @@ pub enum StartError {
 impl StartError {
     pub(super) fn listen(addr: SocketAddr, error: &rmqtt::Error) -> Self {
         match error.downcast_ref::<io::Error>() {
-            Some(io) if io.kind() == io::ErrorKind::AddrInUse => Self::AddressInUse { addr },
-            _ => Self::Listen { addr, reason: format!("{error:#}") },
+            Some(io) => Self::io(addr, io),
+            None => Self::Listen { addr, reason: format!("{error:#}") },
         }
     }
 
-    pub(super) fn certificate(cert: &Path, key: &Path, error: &rmqtt::Error) -> Self {
-        Self::Certificate { cert: cert.to_owned(), key: key.to_owned(), reason: format!("{error:#}") }
+    pub(super) fn io(addr: SocketAddr, error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            return Self::AddressInUse { addr };
+        }
+        Self::Listen { addr, reason: error.to_string() }
     }
 }

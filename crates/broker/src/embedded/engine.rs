@@ -2,7 +2,7 @@
 //! listener and no port behind, which the library itself has no call for.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     num::NonZeroU16,
     sync::{Arc, atomic::AtomicUsize},
     thread,
@@ -15,6 +15,7 @@ use rmqtt::{
     net::{Builder, Listener},
     server::MqttServer,
     shared::DefaultShared,
+    types::ListenerId,
 };
 use tokio::{
     runtime::{self, Runtime},
@@ -23,10 +24,13 @@ use tokio::{
 
 use super::{
     config::{EmbeddedConfig, ListenAddrs, PACKET_BYTES_MAX, StartError},
+    door::{self, Door, Rules},
     fitter::Grants,
     gate::Gate,
+    lobby::INNER_LISTENERS,
     retain::Heads,
 };
+use crate::visitors::Visitors;
 
 /// More workers than this gain nothing: routing is done by the publisher's thread. Half the cores, because a broker that takes them all
 /// delays the threads it serves: on two cores a second worker brought no throughput and a five times longer tail.
@@ -34,7 +38,7 @@ const WORKERS_MAX: usize = 4;
 /// How long a shutdown waits for the workers; they only run short steps.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections the system may hold while they wait to be accepted: a whole fleet comes back at once.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: u32 = 4096;
 /// Longest client id: device ids are segments, and MQTT clients of the backend get some room.
 const CLIENT_ID_BYTES_MAX: usize = 128;
 /// More subscriptions than a device has topics.
@@ -44,6 +48,7 @@ const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 256;
 pub(super) struct Engine {
     pub(super) context: ServerContext,
     pub(super) addrs: ListenAddrs,
+    pub(super) visitors: Arc<Visitors>,
     pub(super) retained: Arc<AtomicUsize>,
     /// Dropped to stop the thread.
     pub(super) stop: oneshot::Sender<()>,
@@ -73,8 +78,17 @@ fn run(config: &EmbeddedConfig, gate: &Arc<Gate>, started: oneshot::Sender<Resul
         Err(error) => return drop(started.send(Err(error))),
     };
     let addrs = listeners.addrs;
-    runtime.spawn(serve(context.clone(), listeners));
-    if started.send(Ok(Engine { context: context.clone(), addrs, retained, stop, stopped })).is_ok() {
+    let visitors =
+        Visitors::new(usize::try_from(config.limits.sessions_max).unwrap_or(usize::MAX), config.limits.connections_per_address_max);
+    let rules = Arc::new(Rules {
+        visitors: visitors.clone(),
+        lobby: gate.lobby.clone(),
+        proxies: config.proxies.clone(),
+        login_timeout: config.limits.handshake_timeout,
+        send_timeout: config.limits.send_timeout,
+    });
+    runtime.spawn(serve(context.clone(), listeners, rules));
+    if started.send(Ok(Engine { context: context.clone(), addrs, visitors, retained, stop, stopped })).is_ok() {
         // Either word means the same: told to stop, or nobody is left to tell.
         let _ = runtime.block_on(stopping);
     }
@@ -98,9 +112,11 @@ fn end(runtime: Runtime, context: &ServerContext, gate: &Gate) {
     });
 }
 
+/// The library's listeners with their ids, and our own in front of some of them.
 struct Listeners {
     addrs: ListenAddrs,
-    all: Vec<Listener>,
+    all: Vec<(Listener, ListenerId)>,
+    doors: Vec<Door>,
 }
 
 async fn build(config: &EmbeddedConfig, gate: &Arc<Gate>, retained: &Arc<AtomicUsize>) -> Result<(ServerContext, Listeners), StartError> {
@@ -113,43 +129,77 @@ async fn build(config: &EmbeddedConfig, gate: &Arc<Gate>, retained: &Arc<AtomicU
     Ok((context, listeners))
 }
 
-async fn serve(context: ServerContext, listeners: Listeners) {
+async fn serve(context: ServerContext, listeners: Listeners, rules: Arc<Rules>) {
+    for door in listeners.doors {
+        tokio::spawn(door.serve(rules.clone()));
+    }
     let mut server = MqttServer::new(context);
-    for (listener, number) in listeners.all.into_iter().zip(1..) {
-        server = server.listener_by_id(listener, number);
+    for (listener, id) in listeners.all {
+        server = server.listener_by_id(listener, id);
     }
     if let Err(error) = server.build().run().await {
         tracing::error!(error = format!("{error:#}"), "mqtt listeners ended");
     }
 }
 
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Mqtt,
+    WebSocket,
+}
+
 fn listen(config: &EmbeddedConfig) -> Result<Listeners, StartError> {
-    let mut all = Vec::with_capacity(3);
-    let tcp = config.tcp.map(|addr| bind(config, "tcp", addr)).transpose()?;
-    let tcp_addr = tcp.as_ref().map(|(_, addr)| *addr);
-    all.extend(tcp.map(|(listener, _)| listener));
-    let ws = config.ws.map(|addr| bind(config, "ws", addr)).transpose()?;
-    let ws_addr = ws.as_ref().map(|(_, addr)| *addr);
-    if let Some((listener, addr)) = ws {
-        all.push(listener.ws().map_err(|error| StartError::listen(addr, &error))?);
+    let mut listeners = Listeners { addrs: ListenAddrs::default(), all: Vec::new(), doors: Vec::new() };
+    // Only programs of this machine reach these, and the detour through a door costs time.
+    let is_direct = |addr: &SocketAddr| addr.ip().is_loopback() && config.proxies.is_empty();
+    for (spoken, plain, secure) in [
+        (Spoken::Mqtt, config.tcp, config.tls.as_ref().and_then(|tls| tls.mqtt)),
+        (Spoken::WebSocket, config.ws, config.tls.as_ref().and_then(|tls| tls.ws)),
+    ] {
+        let mut bound = (None, None);
+        if let Some(addr) = plain.filter(is_direct) {
+            bound.0 = Some(listeners.add(config, spoken, addr, 1)?);
+        }
+        let behind = [(plain.filter(|addr| !is_direct(addr)), None), (secure, config.tls.as_ref())];
+        for (addr, tls) in behind {
+            let Some(addr) = addr else { continue };
+            // First the one that others know: it is the one that may be in use.
+            let (listener, outer) = door::listen(addr)?;
+            let inner = listeners.add(config, spoken, (Ipv4Addr::LOCALHOST, 0).into(), INNER_LISTENERS)?;
+            let side = if tls.is_some() { &mut bound.1 } else { &mut bound.0 };
+            *side = Some(outer);
+            listeners.doors.push(Door { listener, inner, tls: tls.map(|tls| tls.certificate.server_config(&[])) });
+        }
+        match spoken {
+            Spoken::Mqtt => (listeners.addrs.tcp, listeners.addrs.tls) = bound,
+            Spoken::WebSocket => (listeners.addrs.ws, listeners.addrs.wss) = bound,
+        }
     }
-    let mut tls_addr = None;
-    if let Some(tls) = &config.tls {
-        let (listener, addr) = bind(config, "tls", tls.addr)?;
-        all.push(listener.tls().map_err(|error| StartError::certificate(&tls.cert, &tls.key, &error))?);
-        tls_addr = Some(addr);
+    Ok(listeners)
+}
+
+impl Listeners {
+    /// A listener of the library, with an id of its own from `first_id` on.
+    fn add(&mut self, config: &EmbeddedConfig, spoken: Spoken, addr: SocketAddr, first_id: ListenerId) -> Result<SocketAddr, StartError> {
+        let (listener, bound) = bind(config, if spoken == Spoken::Mqtt { "mqtt" } else { "ws" }, addr)?;
+        let listener = match spoken {
+            Spoken::Mqtt => listener.tcp(),
+            Spoken::WebSocket => listener.ws(),
+        };
+        let id = first_id + ListenerId::try_from(self.all.len()).unwrap_or_default();
+        self.all.push((listener.map_err(|error| StartError::listen(addr, &error))?, id));
+        Ok(bound)
     }
-    Ok(Listeners { addrs: ListenAddrs { tcp: tcp_addr, ws: ws_addr, tls: tls_addr }, all })
 }
 
 /// Listens on `addr`, and tells the address that port 0 became.
 fn bind(config: &EmbeddedConfig, name: &str, addr: SocketAddr) -> Result<(Listener, SocketAddr), StartError> {
     let limits = &config.limits;
-    let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let listener = Builder::new()
         .name(name)
         .laddr(addr)
-        .backlog(BACKLOG)
+        .backlog(i32::try_from(BACKLOG).unwrap_or(i32::MAX))
         // On Unix this takes over ports that closed connections of an earlier broker still hold; it never shares one with a live listener.
         .reuseaddr(cfg!(unix).then_some(true))
         .nodelay(true)
@@ -166,8 +216,6 @@ fn bind(config: &EmbeddedConfig, name: &str, addr: SocketAddr) -> Result<(Listen
         // Zero: nothing is sent twice on one connection, and nothing in a queue grows too old.
         .message_retry_interval(Duration::ZERO)
         .message_expiry_interval(Duration::ZERO)
-        .tls_cert(config.tls.as_ref().map(|tls| path(&tls.cert)))
-        .tls_key(config.tls.as_ref().map(|tls| path(&tls.key)))
         .bind()
         .map_err(|error| StartError::listen(addr, &error))?;
     let bound = listener.local_addr().map_err(|error| StartError::listen(addr, &error))?;

@@ -1,11 +1,16 @@
 //! The broker library's questions, answered by [`decide`]: who may connect, subscribe and publish.
 
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
+use mstore_protocol::Timestamp;
 use rmqtt::{
     codec::v5::SubscribeAckReason,
     context::ServerContext,
@@ -14,8 +19,9 @@ use rmqtt::{
     types::{AuthResult, ConnectInfo, Publish, PublishAclResult, Reason, Subscribe, SubscribeReturn},
 };
 
-use super::{kick::kick, live::Live};
+use super::{kick::kick, live::Live, lobby::Lobby};
 use crate::{
+    allowance::{Allowance, Network, Rate},
     auth::DeviceAuth,
     policy::{Action, Decision, Denial, Principal, decide},
 };
@@ -27,6 +33,8 @@ const ADMISSION_TRIES: u32 = 5;
 pub(super) struct Gate {
     auth: Arc<dyn DeviceAuth>,
     pub(super) live: Live,
+    pub(super) lobby: Arc<Lobby>,
+    wrong_logins: Allowance<Network>,
     /// Empty before the start and after the end: the context owns the gate, so the gate must let go of it.
     context: RwLock<Option<ServerContext>>,
     pub(super) refused: AtomicU64,
@@ -34,9 +42,10 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(auth: Arc<dyn DeviceAuth>) -> Arc<Self> {
+    pub(super) fn new(auth: Arc<dyn DeviceAuth>, wrong_logins: Rate) -> Arc<Self> {
         let (refused, dropped) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { auth, live: Live::default(), context: RwLock::new(None), refused, dropped })
+        let wrong_logins = Allowance::new(wrong_logins);
+        Arc::new(Self { auth, live: Live::default(), lobby: Arc::default(), wrong_logins, context: RwLock::new(None), refused, dropped })
     }
 
     /// Takes its place in front of the broker.
@@ -66,25 +75,39 @@ impl Gate {
     }
 
     async fn authenticate(&self, connect: &ConnectInfo) -> AuthResult {
-        let answer = self.admit(connect).await;
-        if !matches!(answer, AuthResult::Allow(..)) {
+        let Some(address) = self.lobby.address(connect.id()) else {
+            tracing::warn!(device = &**connect.client_id(), reason = "past_the_door", "mqtt login refused");
+            return AuthResult::NotAuthorized;
+        };
+        let answer = self.admit(connect, address).await;
+        if matches!(answer, AuthResult::Allow(..)) {
+            self.lobby.logged_in(connect.id());
+        } else {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         answer
     }
 
-    async fn admit(&self, connect: &ConnectInfo) -> AuthResult {
+    /// Says why a login is refused, unless this address hears it all the time. A right login is never refused for the wrong ones before it:
+    /// nobody can lock a till out.
+    fn refuse(&self, address: IpAddr, device: &str, reason: &str) -> AuthResult {
+        match self.wrong_logins.take(address.into(), now()) {
+            Ok(()) => tracing::info!(device = shortened(device), %address, reason, "mqtt login refused"),
+            Err(_) => tracing::debug!(device = shortened(device), %address, reason, "mqtt login refused again"),
+        }
+        AuthResult::BadUsernameOrPassword
+    }
+
+    async fn admit(&self, connect: &ConnectInfo, address: IpAddr) -> AuthResult {
         let client_id: &str = connect.client_id();
         let Some(context) = self.context() else { return AuthResult::NotAuthorized };
         let (Some(username), Some(password)) = (connect.username(), connect.password()) else {
-            tracing::info!(device = client_id, reason = "no_credentials", "mqtt login refused");
-            return AuthResult::BadUsernameOrPassword;
+            return self.refuse(address, client_id, "no_credentials");
         };
         for _ in 0..ADMISSION_TRIES {
             let kicks = self.live.kicks();
             let Some(principal) = self.auth.authenticate(username, password).await else {
-                tracing::info!(device = &**username, reason = "bad_credentials", "mqtt login refused");
-                return AuthResult::BadUsernameOrPassword;
+                return self.refuse(address, username, "bad_credentials");
             };
             let action = Action::Connect { client_id, has_will: connect.last_will().is_some() };
             if let Decision::Deny(reason) = decide(&principal, &action) {
@@ -188,6 +211,11 @@ fn shortened(topic: &str) -> &str {
     const LOGGED_BYTES_MAX: usize = 200;
     let end = (0..=topic.len().min(LOGGED_BYTES_MAX)).rev().find(|end| topic.is_char_boundary(*end)).unwrap_or(0);
     &topic[..end]
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 struct Hook(Arc<Gate>);

@@ -8,7 +8,9 @@ mod bench;
 mod broker;
 mod desk;
 mod external;
+mod limits;
 mod run;
+mod tls;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -20,8 +22,10 @@ pub(crate) use broker::{BrokerAction, BrokerArgs, BrokerKind, SetupArgs, VerifyB
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use desk::{Arrival, Letter, LetterAction, StockAction, StockArgs, Where};
 pub(crate) use external::ExternalArgs;
+pub(crate) use limits::LimitArgs;
 use mstore_protocol::Profile;
 pub(crate) use run::RunArgs;
+pub(crate) use tls::{TlsAction, TlsArgs, TlsDevArgs, TlsServeArgs};
 
 /// Keeps a shop's tills true: changes in milliseconds, sales exactly once.
 #[derive(Debug, Parser)]
@@ -66,6 +70,8 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Put a backup where a server will find it.
     Restore(RestoreArgs),
+    /// Certificates for trying things out.
+    Tls(TlsArgs),
     /// Measure; ratios side by side in one run are worth more than absolute times.
     Bench(BenchArgs),
     /// What an error code means and what to do.
@@ -98,7 +104,7 @@ pub(crate) struct ServeArgs {
     /// production or development: whether tokens may cross a network in the clear [default: production].
     #[arg(long)]
     pub(crate) profile: Option<String>,
-    /// HTTP address [default: 127.0.0.1:8080].
+    /// HTTP address [default: 127.0.0.1:8080, 443 with TLS in the production profile].
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
     /// MQTT address [default: 127.0.0.1:1883, 8883 with TLS].
@@ -117,15 +123,10 @@ pub(crate) struct ServeArgs {
     /// Days after which a till's token is refused; the till rotates it before [default: 0, never].
     #[arg(long, value_name = "DAYS")]
     pub(crate) device_token_max_age_days: Option<String>,
-    /// Proxies whose X-Forwarded-For counts, addresses or networks, separated by commas [default: none].
-    #[arg(long, value_name = "ADDRS")]
-    pub(crate) trusted_proxies: Option<String>,
-    /// Certificate chain (PEM) of the MQTT listener.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_cert: Option<String>,
-    /// Private key (PEM) of the MQTT listener.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: TlsServeArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Log filter, such as info or mstore_server=debug [default: info].
     #[arg(long)]
     pub(crate) log: Option<String>,
@@ -245,6 +246,9 @@ pub(crate) struct AdminArgs {
     /// production: tokens leave this machine over TLS only; development: they may cross a network in the clear.
     #[arg(long, env = "MSTORE_PROFILE", default_value_t = Profile::Production)]
     pub(crate) profile: Profile,
+    /// PEM file of the only authorities to believe [default: the system's].
+    #[arg(long, env = "MSTORE_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -35,6 +35,8 @@ async fn open(args: &RunArgs) -> Result<Client, Failure> {
         let next = match &error {
             OpenError::NotEnrolled => "mstore-sync device add MERCHANT/BRANCH gives a claim code; pass it with --claim",
             OpenError::Unreachable { .. } => "is the server running? mstore-sync serve",
+            OpenError::Certificate { code, .. } => code.next_step(),
+            OpenError::Authorities { .. } => "give --ca a PEM file; mstore-sync tls dev makes one for trying things out",
             OpenError::Insecure { .. } => "use an https:// address, or --profile development on a network that you trust",
             OpenError::UnsentWork { .. } => "start it again with the same --claim when the server can be reached",
             OpenError::Refused(_) | OpenError::OtherDevice { .. } | OpenError::Url { .. } | OpenError::Db(_) => {
@@ -44,7 +46,7 @@ async fn open(args: &RunArgs) -> Result<Client, Failure> {
         let failure = if error.code() == Some(Code::InsecureUrl) { Failure::usage } else { Failure::unavailable };
         failure(error.to_string()).next(next)
     };
-    let options = || Options { profile: args.profile, ..Options::default() };
+    let options = || Options { profile: args.profile, ca_file: args.ca.clone(), ..Options::default() };
     let Some(code) = args.claim.as_deref() else {
         return Client::open(&args.db, options()).await.map_err(failed);
     };

@@ -25,6 +25,8 @@ pub(crate) fn binary() -> Command {
 pub(crate) struct Server {
     child: Child,
     ready: Value,
+    /// Whom its callers believe; the system's authorities without one.
+    ca: Option<PathBuf>,
     pub(crate) dir: TempDir,
 }
 
@@ -67,7 +69,18 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready = serde_json::from_str(&line).unwrap_or_else(|error| panic!("the server said {line:?}: {error}"));
-        Self { child, ready, dir }
+        Self { child, ready, ca: None, dir }
+    }
+
+    /// Its callers believe the authorities of a file.
+    pub(crate) fn trusting(mut self, ca: &Path) -> Self {
+        self.ca = Some(ca.to_owned());
+        self
+    }
+
+    /// What it said when it was ready.
+    pub(crate) fn url(&self, name: &str) -> &str {
+        self.ready[name].as_str().unwrap()
     }
 
     pub(crate) fn http(&self) -> &str {
@@ -109,6 +122,7 @@ impl Server {
             .args(args)
             .env("MSTORE_SERVER", self.http())
             .env("MSTORE_ADMIN_TOKEN_FILE", self.ready["admin_token_file"].as_str().unwrap())
+            .envs(self.ca.iter().map(|ca| ("MSTORE_CA", ca)))
             .output()
             .unwrap()
     }

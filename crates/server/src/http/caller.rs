@@ -57,7 +57,7 @@ impl Admin {
     async fn present(parts: &Parts, app: &App, hash: TokenHash) -> Result<Self, Refusal> {
         let refused = || Refusal::new(Code::CredentialsRefused, "this is neither <device_id>:<token> nor an admin token");
         let (token, how) = app.store.presented(hash, (app.config.clock)()).await?.ok_or_else(refused)?;
-        let address = parts.extensions.get::<Peer>().map(|Peer(peer)| app.config.trusted_proxies.address_of(*peer, &parts.headers));
+        let address = parts.extensions.get::<Peer>().map(|Peer(peer)| peer.ip().to_canonical());
         let admin = Self { token, hash, address };
         match how {
             Presented::Current | Presented::Old => {}
@@ -164,7 +164,7 @@ impl FromRequestParts<Arc<App>> for Device {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
         match caller(parts, app).await? {
             Caller::Device(record) => {
-                let address = parts.extensions.get::<Peer>().map(|Peer(peer)| app.config.trusted_proxies.address_of(*peer, &parts.headers));
+                let address = parts.extensions.get::<Peer>().map(|Peer(peer)| peer.ip().to_canonical());
                 Ok(Self { record, address })
             }
             Caller::Admin(_) => Err(Refusal::new(Code::Forbidden, "only a device may do this, with its own credentials")),
@@ -212,6 +212,8 @@ impl FromRequestParts<Arc<App>> for Uploader {
         let key = branch_of(parts, app).await?;
         let was_there = device.key == key || (device.key.merchant == key.merchant && device.branches.contains(&key.branch));
         if was_there {
+            // Before the body is read.
+            app.rates.upload(&device.device, (app.config.clock)())?;
             return Ok(Self { key, device });
         }
         Err(Refusal::new(Code::Forbidden, format!("device {} never belonged to {key}", device.device)))

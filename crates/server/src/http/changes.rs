@@ -78,6 +78,9 @@ pub(crate) async fn changes(
         meters.unchanged.increment(1);
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(&head.cursor()))]).into_response());
     }
+    if let (None, None, Some(record)) = (after, &resume, &reader.device) {
+        app.rates.snapshot(&record.device, (app.config.clock)())?;
+    }
     match answer(&app, &reader, (after, resume, since.ops), &head, wished(&headers)).await {
         Ok(response) => {
             meters.answers.increment(1);

@@ -30,18 +30,18 @@ pub(crate) async fn enrol(
     Json(request): Json<EnrolRequest>,
 ) -> Result<Answer<Enrolment>, Refusal> {
     let now = (app.config.clock)();
-    app.wrong_claims.check(peer.ip(), now)?;
+    app.rates.claim(peer.ip(), now)?;
     if !(1..=TEXT_BYTES_MAX).contains(&request.nonce.len()) {
         return Err(Refusal::malformed(format!("nonce: 1 to {TEXT_BYTES_MAX} bytes of random text")));
     }
-    let from = Some(app.config.trusted_proxies.address_of(peer, &headers));
+    let from = Some(peer.ip().to_canonical());
     let redeemed = match ClaimCode::parse(&request.code) {
         Some(code) => app.directory.redeem(code.hash(), &request.nonce, from).await.map_err(Refusal::from),
         None => Err(Refusal::new(Code::ClaimRefused, "this is not a claim code: 12 letters and digits")),
     };
     let record = redeemed.inspect_err(|refusal| {
         if refusal.code() == Code::ClaimRefused {
-            app.wrong_claims.count(peer.ip(), now);
+            app.rates.wrong_claim(peer.ip(), now);
             tracing::warn!(%peer, "claim refused");
         }
     })?;
@@ -74,13 +74,18 @@ pub(crate) fn mqtt_url(app: &App, host: Option<&str>) -> String {
 
 /// The same over WebSocket; empty without a listener.
 pub(crate) fn ws_url(app: &App, host: Option<&str>) -> String {
-    let built = || app.broker.addrs().ws.map(|ws| format!("ws://{}/mqtt", reachable(ws, host)));
-    app.config.public.ws.clone().or_else(built).unwrap_or_default()
+    let addrs = app.broker.addrs();
+    app.config.public.ws.clone().unwrap_or_else(|| match (addrs.wss, addrs.ws) {
+        (Some(wss), _) => format!("wss://{}/mqtt", reachable(wss, host)),
+        (None, Some(ws)) => format!("ws://{}/mqtt", reachable(ws, host)),
+        (None, None) => String::new(),
+    })
 }
 
 /// Where callers find the HTTP API.
 pub(crate) fn http_url(app: &App, host: Option<&str>) -> String {
-    app.config.public.http.clone().unwrap_or_else(|| format!("http://{}", reachable(app.http_addr, host)))
+    let scheme = if app.renewal.is_some() { "https" } else { "http" };
+    app.config.public.http.clone().unwrap_or_else(|| format!("{scheme}://{}", reachable(app.http_addr, host)))
 }
 
 /// A listener on all interfaces is reached by the name that the caller used for this one.

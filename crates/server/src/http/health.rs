@@ -90,6 +90,6 @@ pub(crate) async fn readyz(extract::State(app): State) -> Result<Json<Readiness>
     responses((status = 200, description = "Prometheus text format 0.0.4", content_type = "text/plain", body = String)),
 )]
 pub(crate) async fn metrics(extract::State(app): State) -> Response {
-    crate::tasks::read_gauges(&*app.store, &app.broker, &app.meters).await;
+    crate::tasks::read_gauges(&app).await;
     (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.meters.render()).into_response()
 }

@@ -79,6 +79,8 @@ impl IntoResponse for Refusal {
         let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.problem).expect("a problem is always JSON");
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        // For whoever counts what is refused.
+        response.extensions_mut().insert(self.problem.code);
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

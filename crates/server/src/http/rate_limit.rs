@@ -1,75 +1,72 @@
-//! Wrong claim codes per address: guessing is slowed down, a hundred right ones in a row are not.
+//! How often a device or an address may do what costs the server something, and what they hear when it was too often.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Mutex, PoisonError},
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
 };
+use mstore_broker::{Allowance, Network};
+use mstore_protocol::{Code, DeviceId, Timestamp};
 
-use mstore_protocol::{Code, Timestamp};
+use super::{App, problem::Refusal};
+use crate::{ServerLimits, listen::Peer};
 
-use super::problem::Refusal;
-
-/// One more try is given back after this.
-const REFILL_MS: i64 = 3_000;
-/// Addresses remembered; beyond it those that could start afresh are forgotten.
-const ADDRESSES_MAX: usize = 10_000;
-
-/// A token bucket per address, kept as the time at which it would be full again.
-pub(crate) struct WrongClaims {
-    burst: i64,
-    full_at_ms: Mutex<HashMap<IpAddr, i64>>,
+/// One bucket per address or device for each.
+pub(crate) struct Rates {
+    /// Guessing claim codes is slowed down; a hundred right ones in a row are not.
+    wrong_claims: Allowance<Network>,
+    /// Wrong tokens. A right one is let in whatever came before: nobody can lock a till out.
+    wrong_logins: Allowance<Network>,
+    uploads: Allowance<DeviceId>,
+    snapshots: Allowance<DeviceId>,
 }
 
-impl WrongClaims {
-    pub(crate) fn new(burst: u32) -> Self {
-        Self { burst: i64::from(burst), full_at_ms: Mutex::default() }
-    }
-
-    /// Whether the address may try.
-    pub(crate) fn check(&self, address: IpAddr, now: Timestamp) -> Result<(), Refusal> {
-        let full_at = self.lock().get(&address).copied().unwrap_or(0);
-        let over_ms = full_at.saturating_sub(now.as_ms()) - (self.burst - 1) * REFILL_MS;
-        if over_ms <= 0 {
-            return Ok(());
+impl Rates {
+    pub(crate) fn new(limits: &ServerLimits) -> Self {
+        Self {
+            wrong_claims: Allowance::new(limits.wrong_claims),
+            wrong_logins: Allowance::new(limits.wrong_logins),
+            uploads: Allowance::new(limits.uploads),
+            snapshots: Allowance::new(limits.snapshots),
         }
-        let wait_s = u32::try_from(over_ms / 1_000 + 1).unwrap_or(u32::MAX);
-        Err(Refusal::new(Code::RateLimited, "too many wrong claim codes from this address").retry_after_s(wait_s))
     }
 
-    /// A wrong code.
-    pub(crate) fn count(&self, address: IpAddr, now: Timestamp) {
-        let mut addresses = self.lock();
-        if addresses.len() >= ADDRESSES_MAX {
-            addresses.retain(|_, full_at| *full_at > now.as_ms());
-        }
-        let full_at = addresses.entry(address).or_insert(0);
-        *full_at = (*full_at).max(now.as_ms()) + REFILL_MS;
+    /// Whether the address may try a claim code.
+    pub(super) fn claim(&self, address: IpAddr, now: Timestamp) -> Result<(), Refusal> {
+        limited("too many wrong claim codes from this address", self.wrong_claims.check(&address.into(), now))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, i64>> {
-        self.full_at_ms.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It was a wrong one.
+    pub(super) fn wrong_claim(&self, address: IpAddr, now: Timestamp) {
+        self.wrong_claims.count(address.into(), now);
+    }
+
+    /// Whether the device may upload.
+    pub(super) fn upload(&self, device: &DeviceId, now: Timestamp) -> Result<(), Refusal> {
+        limited("too many uploads of this device; send more operations at once", self.uploads.take(device.clone(), now))
+    }
+
+    /// Whether the device may have everything once more.
+    pub(super) fn snapshot(&self, device: &DeviceId, now: Timestamp) -> Result<(), Refusal> {
+        limited("too many snapshots of this device; go on from its cursor", self.snapshots.take(device.clone(), now))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
+fn limited(why: &str, allowed: Result<(), u32>) -> Result<(), Refusal> {
+    allowed.map_err(|wait_s| Refusal::new(Code::RateLimited, why).retry_after_s(wait_s))
+}
 
-    #[test]
-    fn gives_tries_back_with_time_and_tells_addresses_apart() {
-        let limit = WrongClaims::new(3);
-        let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let start = Timestamp::from_ms(1_000_000);
-        for _ in 0..3 {
-            assert!(limit.check(a, start).is_ok());
-            limit.count(a, start);
-        }
-        assert_eq!(limit.check(a, start).unwrap_err().code(), Code::RateLimited);
-        assert!(limit.check(b, start).is_ok());
-        assert!(limit.check(a, start.plus_ms(REFILL_MS)).is_ok());
-        limit.count(a, start.plus_ms(REFILL_MS));
-        assert!(limit.check(a, start.plus_ms(REFILL_MS)).is_err());
+/// Wrong credentials are answered 429 when there were too many from this address.
+pub(super) async fn wrong_logins(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let response = next.run(request).await;
+    let is_wrong = response.extensions().get::<Code>().is_some_and(|code| *code == Code::CredentialsRefused);
+    let Some(Peer(peer)) = peer.filter(|_| is_wrong) else { return response };
+    let allowed = app.rates.wrong_logins.take(peer.ip().into(), (app.config.clock)());
+    match limited("too many wrong credentials from this address", allowed) {
+        Ok(()) => response,
+        Err(refusal) => refusal.into_response(),
     }
 }

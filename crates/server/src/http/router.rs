@@ -1,6 +1,6 @@
 //! All routes in one place. Whatever is not a route, or panics, answers with a problem too.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{any::Any, net::Ipv4Addr, sync::Arc, time::Instant};
 
 use axum::{
     Extension, Router,
@@ -18,8 +18,9 @@ use super::{
     App, admin, changes, dead_letters, digests, drain, enrol, events, head, health, home, openapi, operations,
     parameters::{self, Parameters},
     problem::Refusal,
-    report, rotate, rows, web,
+    rate_limit, report, rotate, rows, web,
 };
+use crate::listen::Peer;
 
 /// The service that answers every request.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -33,6 +34,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .layer(Extension(openapi::DocumentText(text.into())))
         .layer(middleware::from_fn(move |request: Request, next: Next| parameters::known_only(known.clone(), request, next)))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(app.clone(), rate_limit::wrong_logins))
         .layer(middleware::from_fn_with_state(app.clone(), observe))
         .layer(middleware::from_fn_with_state(app.clone(), drain::drain))
         .with_state(app.clone())
@@ -82,9 +84,10 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let response = match app.requests.try_acquire() {
-        Ok(_permit) => next.run(request).await,
-        Err(_) => Refusal::new(Code::Unavailable, "too many requests at one time").into_response(),
+    let address = request.extensions().get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(peer)| peer.ip());
+    let response = match app.requests.enter(address, app.config.proxies.contains(&address)) {
+        Some(_under_way) => next.run(request).await,
+        None => Refusal::new(Code::Unavailable, "too many requests at one time").into_response(),
     };
     let (status, took) = (response.status().as_u16(), started.elapsed());
     app.meters.request(&route, method.as_str(), status, took);

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use mstore_broker::Proxies;
 use mstore_protocol::{Code, Timestamp};
-use mstore_server::{AdminToken, TrustedProxies, system_clock};
+use mstore_server::{AdminToken, system_clock};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -169,7 +170,7 @@ async fn the_audit_log_says_who_did_what_from_where() {
 #[tokio::test]
 async fn only_a_named_proxy_says_where_somebody_calls_from() {
     let claims = async |trusted: &str| {
-        let shop = Shop::with(|config| config.trusted_proxies = TrustedProxies::parse(trusted).unwrap()).await;
+        let shop = Shop::with(|config| config.proxies = Proxies::parse(trusted).unwrap()).await;
         let body = json!({"device_id": "till-1", "merchant": "m1", "branch": "b1"});
         let request = shop.http.post(shop.url("/v1/admin/devices")).bearer_auth(shop.admin_token()).json(&body);
         Answer::of(request.header("x-forwarded-for", "203.0.113.9").send().await.unwrap()).await.ok();

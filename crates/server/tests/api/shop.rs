@@ -148,7 +148,7 @@ impl Shop {
         let mut mqtt = EmbeddedConfig::tcp("127.0.0.1:0".parse().unwrap());
         mqtt.ws = Some("127.0.0.1:0".parse().unwrap());
         let mut config = ServerConfig::new(Env::parse("test").unwrap(), secrets.clone(), mqtt);
-        config.limits.wrong_claims_max = 5;
+        config.limits.wrong_claims.burst = 5;
         config.timing.head_after_change = Duration::from_millis(200);
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
