@@ -14,6 +14,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("growth", include_str!("../../migrations/postgres/0006_growth.sql")),
     ("windows", include_str!("../../migrations/postgres/0007_windows.sql")),
     ("closing", include_str!("../../migrations/postgres/0008_closing.sql")),
+    ("capture_cost", include_str!("../../migrations/postgres/0009_capture_cost.sql")),
 ];
 
 /// "mstore" in ASCII: the advisory lock under which migrations run. It is released with the session at the latest.
