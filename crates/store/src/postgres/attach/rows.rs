@@ -139,7 +139,7 @@ fn text(source: &Source, id: &str, values: &[Option<&str>]) -> SourceRow {
         SourceRow::Is(text) => {
             Row::parse(&text).map_or_else(|error| SourceRow::Bad(reason(&error)), |row| SourceRow::Is(row.as_str().into()))
         }
-        other => other,
+        bad @ (SourceRow::Bad(_) | SourceRow::Gone | SourceRow::Expired | SourceRow::Kept) => bad,
     }
 }
 
