@@ -255,3 +255,92 @@ async fn rows_of_an_attached_table_leave_their_window() {
     }
     store.close().await.unwrap();
 }
+
+const ITEMS: &str = "CREATE TABLE items (id text PRIMARY KEY, branch_id text NOT NULL, name text NOT NULL);
+    INSERT INTO items SELECT 'i' || n, 'b', 'item ' || n FROM generate_series(1, 40) n";
+
+async fn alarms(store: &PgStore, kind: &str) -> usize {
+    let alarms = store.list(Listing::Alarms, None, 100).await.unwrap().items;
+    alarms.iter().filter(|alarm| alarm["kind"] == kind && alarm["cleared_at"].is_null()).count()
+}
+
+async fn until_alarms(store: &PgStore, kind: &str, are: usize) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while alarms(store, kind).await != are {
+        assert!(tokio::time::Instant::now() < deadline, "not {are} alarms {kind} within {PATIENCE:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[tokio::test]
+async fn rows_that_a_policy_begins_to_hide_stay_on_devices() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("policy");
+    database.psql(ITEMS);
+    attach(&database).await;
+    let store = open(&database).await;
+    until(&store, "b", |rows| rows.len() == 40).await;
+    database.psql(
+        "BEGIN; ALTER TABLE items ENABLE ROW LEVEL SECURITY; ALTER TABLE items FORCE ROW LEVEL SECURITY;
+         CREATE POLICY few ON items USING (id < 'i2'); UPDATE items SET name = 'changed' WHERE id = 'i1'; COMMIT",
+    );
+    until_alarms(&store, "attached_table_changed", 1).await;
+    assert_eq!(sweep(&store).await, 0, "what cannot be read differs from nothing");
+    assert_eq!(text(&rows(&store, "b").await, "items", "i3"), r#"{"branch_id":"b","id":"i3","id_value":"i3","name":"item 3"}"#);
+    database.psql("ALTER TABLE items DISABLE ROW LEVEL SECURITY");
+    until(&store, "b", |rows| rows.len() == 40 && text(rows, "items", "i1").contains("changed")).await;
+    until_alarms(&store, "attached_table_changed", 0).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_that_takes_the_place_of_another_is_what_devices_have() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("swap");
+    database.psql(ITEMS);
+    attach(&database).await;
+    let store = open(&database).await;
+    until(&store, "b", |rows| rows.len() == 40).await;
+    // As those do who load a table anew beside the old one.
+    database.psql(
+        "CREATE TABLE fresh (LIKE items INCLUDING ALL); INSERT INTO fresh SELECT id, branch_id, upper(name) FROM items WHERE id <> 'i7';
+         BEGIN; ALTER TABLE items RENAME TO old; ALTER TABLE fresh RENAME TO items; COMMIT",
+    );
+    until(&store, "b", |rows| rows.len() == 39 && text(rows, "items", "i1").contains("ITEM 1")).await;
+    database.psql("UPDATE items SET name = 'written after' WHERE id = 'i2'; UPDATE old SET name = 'nobody reads this'; DELETE FROM old WHERE id = 'i9'");
+    let rows = until(&store, "b", |rows| text(rows, "items", "i2").contains("written after")).await;
+    assert_eq!(rows.len(), 39);
+    assert!(!rows.values().any(|row| row.contains("nobody")), "{rows:?}");
+    assert_eq!(sweep(&store).await, 0);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_widest_table_that_there_can_be_is_attached() {
+    if !have(&[Program::Postgres]) {
+        return;
+    }
+    let database = Postgres::shared().database("wide");
+    let columns: String = (1..WIDE).map(|n| format!(", c{n} smallint NOT NULL DEFAULT {n}")).collect();
+    database.psql(&format!("CREATE TABLE wide (id int PRIMARY KEY{columns}); INSERT INTO wide SELECT n FROM generate_series(1, 20) n"));
+    attach(&database).await;
+    let store = open(&database).await;
+    let first = until(&store, "main", |rows| rows.len() == 20).await;
+    let row: serde_json::Value = serde_json::from_str(text(&first, "wide", "20")).unwrap();
+    assert_eq!(
+        (row.as_object().unwrap().len(), &row["c1"], &row["c1589"]),
+        (WIDE + 1, &1.into(), &1589.into()),
+        "its id is there as a number, too"
+    );
+    database.psql("UPDATE wide SET c1589 = 7 WHERE id = 20");
+    until(&store, "main", |rows| text(rows, "wide", "20").contains(r#""c1589":7,"#)).await;
+    assert_eq!(sweep(&store).await, 0);
+    store.close().await.unwrap();
+}
+
+/// PostgreSQL allows 1,600 columns, and 1,664 in an answer.
+const WIDE: usize = 1_590;

@@ -92,6 +92,9 @@ pub(crate) enum BenchName {
         writers: usize,
         #[arg(long, default_value_t = 20)]
         seconds: u64,
+        /// On an attached table instead of one of ours.
+        #[arg(long)]
+        attached: bool,
         #[command(flatten)]
         common: BenchCommon,
     },

@@ -115,7 +115,8 @@ fn agreed(yes: bool, question: &str, otherwise: &str) -> Result<(), Failure> {
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::usage("nothing was changed")) }
 }
 
-fn failure(error: AttachError) -> Failure {
+/// What an error of the store means to whoever runs the command.
+pub(crate) fn failure(error: AttachError) -> Failure {
     let code = error.code();
     let message = format!("{error} ({code})");
     let failure = match &error {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use mstore_store::postgres::attach::{Attacher, mapping::Mapping};
 use serde_json::json;
 use tokio_postgres::{Client, Statement};
 
@@ -12,40 +13,84 @@ use super::{
     rounded,
     scratch::{self, failed},
 };
-use crate::failure::Failure;
+use crate::{attach, failure::Failure};
 
 const ROWS: usize = 10_000;
 const BRANCHES: usize = 50;
 /// The two tables take turns this often, so that whatever else the machine does hits both.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// The same columns, checks and indexes, and no trigger.
-const TABLES: &str = "INSERT INTO mstore.branch (merchant_id, branch_id) SELECT 'm1', 'bench-' || n FROM generate_series(0, 49) n;
+/// Which tables are compared.
+struct Tables {
+    /// Makes both, with the same columns, checks, indexes and rows; no trigger on the first.
+    make: &'static str,
+    /// The first, the second.
+    names: [&'static str; 2],
+    /// What a transaction sets; `$1` is the time, as text.
+    set: &'static str,
+}
+
+const OURS: Tables = Tables {
+    make: "INSERT INTO mstore.branch (merchant_id, branch_id) SELECT 'm1', 'bench-' || n FROM generate_series(0, 49) n;
 INSERT INTO mstore.inventory (merchant_id, branch_id, id, name) SELECT 'm1', 'bench-' || n % 50, 'item-' || n, 'Item' FROM generate_series(0, 9999) n;
 CREATE TABLE mstore.bench_plain (LIKE mstore.inventory INCLUDING ALL);
 ALTER TABLE mstore.bench_plain SET (fillfactor = 80);
 INSERT INTO mstore.bench_plain SELECT * FROM mstore.inventory;
-ANALYZE mstore.inventory; ANALYZE mstore.bench_plain";
+ANALYZE mstore.inventory; ANALYZE mstore.bench_plain",
+    names: ["mstore.bench_plain", "mstore.inventory"],
+    set: "reorder_level_milli = reorder_level_milli + 1000, updated_at = $1 WHERE merchant_id = 'm1' AND branch_id = $2 AND id = $3",
+};
 
-pub(super) async fn run(writers: usize, seconds: u64, database: Option<&str>) -> Result<Outcome, Failure> {
+const ATTACHED: Tables = Tables {
+    make: "CREATE TABLE public.bench_attached (branch_id text NOT NULL, id text NOT NULL, name text NOT NULL, stock integer NOT NULL DEFAULT 0,
+  updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (id)) WITH (fillfactor = 80);
+INSERT INTO public.bench_attached (branch_id, id, name) SELECT 'bench-' || n % 50, 'item-' || n, 'Item' FROM generate_series(0, 9999) n;
+CREATE TABLE public.bench_plain (LIKE public.bench_attached INCLUDING ALL);
+ALTER TABLE public.bench_plain SET (fillfactor = 80);
+INSERT INTO public.bench_plain SELECT * FROM public.bench_attached;
+ANALYZE public.bench_attached; ANALYZE public.bench_plain",
+    names: ["public.bench_plain", "public.bench_attached"],
+    set: "stock = stock + 1, updated_at = $1::text::timestamptz WHERE branch_id = $2 AND id = $3",
+};
+
+/// Each row says its branch, as in most databases.
+const MAPPING: &str = r#"
+merchant = { id = "bench", currency = "IDR" }
+[[collection]]
+name = "item"
+table = "public.bench_attached"
+key = ["id"]
+merchant = { fixed = "bench" }
+branch = { column = "branch_id" }
+fields = { name = { column = "name" }, stock = { column = "stock", as = "quantity" }, updated_at = { column = "updated_at" } }
+"#;
+
+pub(super) async fn run(writers: usize, seconds: u64, is_attached: bool, database: Option<&str>) -> Result<Outcome, Failure> {
     let Some(url) = database else {
         let next = "--database postgres://USER:PASSWORD@HOST/DATABASE: any PostgreSQL will do; the benchmark makes a database of its own there and drops it";
         return Err(Failure::usage("this benchmark measures triggers in PostgreSQL and needs a database").next(next));
     };
-    // The server makes the schema and is gone while writers are measured: their cost is the triggers', not that of a busy machine.
-    let rig = Rig::start(1, Some(url)).await?;
     let admin = scratch::connect(url).await?;
-    admin.batch_execute(TABLES).await.map_err(|error| failed(&error))?;
+    let tables = if is_attached { ATTACHED } else { OURS };
+    if is_attached {
+        admin.batch_execute(tables.make).await.map_err(|error| failed(&error))?;
+        attach(url).await?;
+    }
+    // The server makes the schema, sequences what is there, and is gone while writers are measured: their cost is the triggers', not that of a busy machine.
+    let rig = Rig::start(1, Some(url)).await?;
+    if !is_attached {
+        admin.batch_execute(tables.make).await.map_err(|error| failed(&error))?;
+    }
     rig.server.kill().await?;
     let mut team = Vec::with_capacity(writers.max(1));
     for number in 0..writers.max(1) {
-        team.push(Writer::open(url, number).await?);
+        team.push(Writer::open(url, number, &tables).await?);
     }
     let (plain, captured) = measure(&mut team, Duration::from_secs(seconds.max(4))).await?;
     Ok(Outcome::new(
         "capture",
         json!({
-            "writers": team.len(), "rows": ROWS, "transaction": "UPDATE of one row, by turns of 500 ms",
+            "writers": team.len(), "rows": ROWS, "transaction": "UPDATE of one row, by turns of 500 ms", "table": tables.names[1],
             "server_version": setting(&admin, "server_version").await?,
             "synchronous_commit": setting(&admin, "synchronous_commit").await?, "fsync": setting(&admin, "fsync").await?,
         }),
@@ -55,6 +100,14 @@ pub(super) async fn run(writers: usize, seconds: u64, database: Option<&str>) ->
             "percent": rounded(100.0 * captured.per_second() / plain.per_second().max(1e-9)),
         }),
     ))
+}
+
+async fn attach(url: &str) -> Result<(), Failure> {
+    let mapping: Mapping = toml::from_str(MAPPING).map_err(|error| Failure::check(format!("the benchmark's mapping: {error}")))?;
+    let mut attacher = Attacher::connect(url).await.map_err(attach::failure)?;
+    let plan = attacher.plan(mapping).await.map_err(attach::failure)?;
+    attacher.prepare().await.map_err(attach::failure)?;
+    attacher.install(&plan, None, &mut |_| {}).await.map_err(attach::failure)
 }
 
 async fn setting(client: &Client, name: &str) -> Result<String, Failure> {
@@ -109,15 +162,14 @@ struct Writer {
 }
 
 impl Writer {
-    async fn open(url: &str, number: usize) -> Result<Self, Failure> {
+    async fn open(url: &str, number: usize, tables: &Tables) -> Result<Self, Failure> {
         let client = scratch::connect(url).await?;
         let update = async |table: &str| {
-            let sql = format!(
-                "UPDATE {table} SET reorder_level_milli = reorder_level_milli + 1000, updated_at = $1 WHERE merchant_id = 'm1' AND branch_id = $2 AND id = $3"
-            );
+            let sql = format!("UPDATE {table} SET {}", tables.set);
             client.prepare(&sql).await.map_err(|error| failed(&error))
         };
-        let statements = [update("mstore.bench_plain").await?, update("mstore.inventory").await?];
+        let [plain, captured] = tables.names;
+        let statements = [update(plain).await?, update(captured).await?];
         Ok(Self { client, statements, next: number })
     }
 

@@ -80,7 +80,7 @@ async fn measure(name: BenchName, database: Option<&str>) -> Result<Outcome, Fai
         BenchName::Snapshot { rows, .. } => snapshot::run(rows, database).await,
         BenchName::Storm { devices, rows, .. } => storm::run(devices, rows, database).await,
         BenchName::Catchup { changes, .. } => catchup::run(changes, database).await,
-        BenchName::Capture { writers, seconds, .. } => capture::run(writers, seconds, database).await,
+        BenchName::Capture { writers, seconds, attached, .. } => capture::run(writers, seconds, attached, database).await,
         BenchName::Growth { branches, rows, commits, .. } => growth::run(branches, rows, commits, database).await,
         BenchName::Reconnect { devices, branches, rows, .. } => reconnect::run(devices, branches, rows, database).await,
         BenchName::Fleet { .. } => Err(Failure::usage("this is a part of reconnect")),

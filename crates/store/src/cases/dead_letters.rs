@@ -28,7 +28,10 @@ impl<S: Carrier> DeadLetters for S {
     }
 
     async fn decide(&self, decide: Decide) -> Result<Decided, StoreError> {
-        self.carry(Size::Small, move |work| ops::decide(work, &decide), ops::answer_decision).await
+        let (merchant, id) = (decide.merchant.clone(), decide.id);
+        let at = self.read(move |db| ops::handed_in_at(db, &merchant, id)).await?;
+        let case = at.map_or_else(|| Size::Small.into(), |key| Size::Small.at(&key));
+        self.carry(case, move |work| ops::decide(work, &decide), ops::answer_decision).await
     }
 
     async fn settle_dead_letters(

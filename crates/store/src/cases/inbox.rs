@@ -95,12 +95,15 @@ impl<S: Carrier> Inbox for S {
 
     async fn give_verdict(&self, merchant: &MerchantId, id: OperationId, verdict: BackendVerdict) -> Result<Verdict, StoreError> {
         let (merchant, verdict) = (merchant.clone(), verdict.kept());
-        let run = move |work: &mut Work<'_>| give(work, &merchant, id, &verdict);
+        let of = merchant.clone();
+        let key = self.read(move |db| offered_at(db, &of, id)).await?;
+        let case = Size::Small.at(&key);
+        let run = move |work: &mut Work<'_>| give(work, &merchant, id, &key, &verdict).map(|verdict| (key.clone(), verdict));
         let finish = |(key, verdict): (BranchKey, Verdict), seen: &Seen| match verdict.status {
             VerdictStatus::Accepted | VerdictStatus::Duplicate => Verdict { seq: verdict.seq.or(seen.heads.get(&key).copied()), ..verdict },
             VerdictStatus::Rejected => verdict,
         };
-        self.carry(Size::Small, run, finish).await
+        self.carry(case, run, finish).await
     }
 
     async fn verdicts(&self, merchant: &MerchantId, ids: Vec<OperationId>) -> Result<Vec<Verdict>, StoreError> {
@@ -232,13 +235,21 @@ fn stands(work: &Work<'_>, merchant: &MerchantId, id: OperationId) -> Result<Opt
     })
 }
 
-fn give(work: &mut Work<'_>, merchant: &MerchantId, id: OperationId, verdict: &BackendVerdict) -> Result<(BranchKey, Verdict), StoreError> {
+/// The branch of an operation in the inbox, which never changes.
+fn offered_at(db: &dyn Sql, merchant: &MerchantId, id: OperationId) -> Result<BranchKey, StoreError> {
     let sql = "SELECT merchant_id, branch_id FROM operation_inbox WHERE merchant_id = ?1 AND id = ?2";
-    let key = work.sql.row(sql, args![merchant.as_str(), id.to_string()], |row| row.key(0))?;
-    let Some(key) = key else {
-        return Err(StoreError::refused(Code::NotFound, format!("no operation {id} in the inbox of {merchant}")));
-    };
-    locks::branches(work, [&key])?;
+    let key = db.row(sql, args![merchant.as_str(), id.to_string()], |row| row.key(0))?;
+    key.ok_or_else(|| StoreError::refused(Code::NotFound, format!("no operation {id} in the inbox of {merchant}")))
+}
+
+fn give(
+    work: &mut Work<'_>,
+    merchant: &MerchantId,
+    id: OperationId,
+    key: &BranchKey,
+    verdict: &BackendVerdict,
+) -> Result<Verdict, StoreError> {
+    locks::branches(work, [key])?;
     if !decide(work, merchant, id, verdict)? {
         let first = stands(work, merchant, id)?;
         if first.as_ref() != Some(verdict) {
@@ -247,8 +258,7 @@ fn give(work: &mut Work<'_>, merchant: &MerchantId, id: OperationId, verdict: &B
         }
     }
     work.touched.insert(key.clone());
-    let standing = standing(work.sql, merchant, id)?;
-    standing.map(|verdict| (key, verdict)).ok_or_else(|| StoreError::refused(Code::NotFound, format!("no operation {id}")))
+    standing(work.sql, merchant, id)?.ok_or_else(|| StoreError::refused(Code::NotFound, format!("no operation {id}")))
 }
 
 /// What a till that asks is told about an operation.

@@ -17,6 +17,16 @@ use super::{
     snapshot::{SHARDS, Shards},
 };
 
+/// A server whose lease ended this long ago has its session ended, if a transaction is open there: its own renewal may only have been slow, and comes before that.
+const GRACE: Duration = Duration::from_millis(500);
+/// The advisory lock by which the session that sequences for a server is found.
+const SESSION: &str = "hashtextextended('mstore sequencer ' || $1, 0)";
+
+/// Lets other servers find the session in which this server sequences. Nobody ever waits for this lock.
+pub(super) async fn sign<C: GenericClient>(client: &C, shared: &Shared) -> Result<(), Error> {
+    client.query_one(&format!("SELECT pg_advisory_lock_shared({SESSION})"), &[&shared.server_id]).await.map(|_| ())
+}
+
 /// Makes this server known.
 pub(super) async fn register<C: GenericClient>(client: &C, shared: &Shared) -> Result<(), Error> {
     let asked = Instant::now();
@@ -121,7 +131,7 @@ pub(super) async fn balance<C: GenericClient>(client: &C, shared: &Shared, next_
     Ok(Balanced { held, gained: Shards(held.0 & !shared.held().0) })
 }
 
-/// A server whose lease is over loses everything, unless a transaction of its own is under way: then it is asked again soon.
+/// A server whose lease is over loses everything, unless a transaction of its own is under way: then that is ended, and the next look finds the server's row free.
 async fn bury<C: GenericClient>(client: &C, server: &str) -> Result<(), Error> {
     let buried = async {
         client.batch_execute("BEGIN").await?;
@@ -138,10 +148,24 @@ async fn bury<C: GenericClient>(client: &C, server: &str) -> Result<(), Error> {
     if let Err(error) = &outcome {
         client.batch_execute("ROLLBACK").await?;
         if error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) {
-            return Ok(());
+            return end_session(client, server).await;
         }
     }
     outcome
+}
+
+/// A server renews its lease beside its transactions, so one that does not is frozen or cut off, however large its round may be. Whoever is only slow does.
+async fn end_session<C: GenericClient>(client: &C, server: &str) -> Result<(), Error> {
+    let sql = format!(
+        "SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.mode = 'ShareLock' AND a.datname = current_database() AND pg_has_role(a.usesysid, 'USAGE')
+           AND (l.classid::bigint << 32) | l.objid::bigint = {SESSION}
+           AND EXISTS (SELECT FROM lease WHERE server_id = $1 AND until < clock_timestamp() - $2::bigint * interval '1 millisecond')"
+    );
+    if !client.query(&sql, &[&server, &millis(GRACE)]).await?.is_empty() {
+        tracing::warn!(server, "a server that says nothing any more was in a transaction: its session was ended");
+    }
+    Ok(())
 }
 
 /// Entries that come along get new numbers, above all that this server gave out, so its publisher does not pass them over.

@@ -16,6 +16,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("closing", include_str!("../../migrations/postgres/0008_closing.sql")),
     ("access", include_str!("../../migrations/postgres/0009_access.sql")),
     ("levels", include_str!("../../migrations/postgres/0010_levels.sql")),
+    ("capture_cost", include_str!("../../migrations/postgres/0011_capture_cost.sql")),
 ];
 
 /// "mstore" in ASCII: the advisory lock under which migrations run. It is released with the session at the latest.

@@ -11,7 +11,7 @@ use mstore_protocol::{
     BranchKey, Code, DeadLetterReport, DeviceId, Operation, OperationDecision, OperationId, Timestamp, Verdict, VerdictStatus,
 };
 
-pub(super) use self::operator::{answer as answer_decision, decide};
+pub(super) use self::operator::{answer as answer_decision, decide, handed_in_at};
 use self::received::Received;
 use super::{Seen, Work, alarms, inbox, locks, writes};
 use crate::{AcceptUpload, Merchant, StoreError, failpoint, sql::args};

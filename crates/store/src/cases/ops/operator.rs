@@ -1,7 +1,9 @@
 //! What an operator decides about a rejected operation: send it again as it was or corrected, or give it up.
 
 use mstore_engine::stock::Happened;
-use mstore_protocol::{BranchId, BranchKey, Code, DecidedBy, Decision, OperationDecision, OperationId, Timestamp, Verdict, VerdictStatus};
+use mstore_protocol::{
+    BranchId, BranchKey, Code, DecidedBy, Decision, MerchantId, OperationDecision, OperationId, Timestamp, Verdict, VerdictStatus,
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -10,7 +12,10 @@ use super::{
     received::Received,
     record,
 };
-use crate::{AcceptUpload, Act, DeadLetterAct, Decide, Decided, StoreError, sql::args};
+use crate::{
+    AcceptUpload, Act, DeadLetterAct, Decide, Decided, StoreError,
+    sql::{Sql, args},
+};
 
 /// A decision whose verdict gets its seq when the commit is made.
 pub(in crate::cases) struct Made {
@@ -47,6 +52,12 @@ impl Letter {
         let branch = BranchId::parse(body["to_branch"].as_str()?).ok()?;
         Some(BranchKey { merchant: self.upload.key.merchant.clone(), branch })
     }
+}
+
+/// The branch where an operation was handed in, which never changes.
+pub(in crate::cases) fn handed_in_at(db: &dyn Sql, merchant: &MerchantId, id: OperationId) -> Result<Option<BranchKey>, StoreError> {
+    let sql = "SELECT merchant_id, branch_id FROM operation WHERE merchant_id = ?1 AND id = ?2";
+    db.row(sql, args![merchant.as_str(), id.to_string()], |row| row.key(0))
 }
 
 /// Carries a decision out. A retry that would be rejected again is refused, and nothing is decided.

@@ -8,9 +8,7 @@ use tokio_postgres::{Client, Error, GenericClient};
 use super::{
     AttachError, alarms, guard,
     registry::{self, Attached, Registered},
-    resolve, rows,
-    rows::Found,
-    sweep,
+    resolve, rows, sweep,
     sweep::{Position, Swept},
     watch, windows,
 };
@@ -31,7 +29,7 @@ pub(in crate::postgres) enum Read {
     /// The collection is not attached: the row is of our own tables.
     Own,
     /// This.
-    Row(Found),
+    Row(SourceRow),
     /// It cannot be known now: devices keep what they have.
     Kept,
 }
@@ -40,10 +38,7 @@ impl Read {
     /// As a row of any other source.
     pub(in crate::postgres) fn row(self) -> SourceRow {
         match self {
-            Self::Row(Found::Is(text)) => SourceRow::Is(text),
-            Self::Row(Found::Gone) => SourceRow::Gone,
-            Self::Row(Found::Expired) => SourceRow::Expired,
-            Self::Row(Found::Bad(why)) => SourceRow::Bad(why),
+            Self::Row(row) => row,
             Self::Own | Self::Kept => SourceRow::Kept,
         }
     }

@@ -1,33 +1,13 @@
 //! Reads rows of an attached collection as devices are to have them.
 
-use mstore_protocol::{BranchKey, PersonalData, Row, RowError, limits::ROW_BYTES_MAX};
+use mstore_protocol::{BranchKey, PersonalData, Row, RowError};
 use tokio_postgres::{GenericClient, types::ToSql};
 
 use super::{
     AttachError, key,
     source::{Source, Value},
 };
-
-/// A row of an attached collection, looked at for one branch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::postgres) enum Found {
-    /// As devices of the branch are to have it: canonical text.
-    Is(Box<str>),
-    /// The branch has no such row.
-    Gone,
-    /// It has one, but it is too old to be on devices.
-    Expired,
-    /// It breaks the rules of rows: why.
-    Bad(String),
-}
-
-impl Found {
-    /// Without what no device may hold.
-    fn screened(self, personal: &PersonalData) -> Self {
-        let Self::Is(text) = self else { return self };
-        personal.find(&text).map_or(Self::Is(text), |found| Self::Bad(found.to_string()))
-    }
-}
+use crate::source_row::SourceRow;
 
 /// Parameters of a query: the branches that are asked for, and the parts of the keys, column by column.
 pub(super) struct Wanted {
@@ -75,8 +55,8 @@ pub(super) async fn read(
     source: &Source,
     wants: &[(&BranchKey, &str)],
     personal: &PersonalData,
-) -> Result<Vec<Found>, AttachError> {
-    let mut found = vec![Found::Gone; wants.len()];
+) -> Result<Vec<SourceRow>, AttachError> {
+    let mut found = vec![SourceRow::Gone; wants.len()];
     let wanted = Wanted::new(source, wants.iter().map(|(key, id)| (key.branch.as_str(), *id)));
     if wanted.is_empty() {
         return Ok(found);
@@ -92,11 +72,11 @@ pub(super) async fn read(
             continue;
         }
         if std::mem::replace(&mut seen[at], true) {
-            found[at] = Found::Bad("several rows have this key".into());
+            found[at] = SourceRow::Bad("several rows have this key".into());
             continue;
         }
         if !row.get::<_, bool>(3) {
-            found[at] = Found::Expired;
+            found[at] = SourceRow::Expired;
             continue;
         }
         let values: Vec<Option<&str>> = (0..source.values.len()).map(|i| row.get(i + 4)).collect();
@@ -127,7 +107,7 @@ pub(super) async fn check(client: &impl GenericClient, source: &Source) -> Resul
 }
 
 /// One row as canonical text.
-fn text(source: &Source, id: &str, values: &[Option<&str>]) -> Found {
+fn text(source: &Source, id: &str, values: &[Option<&str>]) -> SourceRow {
     let mut out = String::with_capacity(256);
     for field in &source.fields {
         out.push(if out.is_empty() { '{' } else { ',' });
@@ -151,16 +131,15 @@ fn text(source: &Source, id: &str, values: &[Option<&str>]) -> Found {
             },
         };
         if let Err(why) = written {
-            return Found::Bad(format!("{}: {why}", field.name));
+            return SourceRow::Bad(format!("{}: {why}", field.name));
         }
     }
     out.push('}');
-    if out.len() > ROW_BYTES_MAX {
-        return Found::Bad(format!("{} bytes; a row has at most {ROW_BYTES_MAX}", out.len()));
-    }
-    match Row::parse(&out) {
-        Ok(row) => Found::Is(row.as_str().into()),
-        Err(error) => Found::Bad(reason(&error)),
+    match SourceRow::bounded(out.into()) {
+        SourceRow::Is(text) => {
+            Row::parse(&text).map_or_else(|error| SourceRow::Bad(reason(&error)), |row| SourceRow::Is(row.as_str().into()))
+        }
+        bad @ (SourceRow::Bad(_) | SourceRow::Gone | SourceRow::Expired | SourceRow::Kept) => bad,
     }
 }
 

@@ -8,9 +8,9 @@ use tokio_postgres::GenericClient;
 use super::{
     AttachError,
     registry::{Attached, Registered},
-    resolve,
-    rows::{self, Found},
+    resolve, rows,
 };
+use crate::source_row::SourceRow;
 
 /// What a slice came to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -172,17 +172,18 @@ async fn compare(
     let differs = |at: &usize| {
         let text = i64::try_from(at + 1).ok().and_then(|n| stored.get(&n));
         match &found[*at] {
-            Found::Is(row) => text.map(String::as_str) != Some(&**row),
-            Found::Gone | Found::Expired => text.is_some(),
+            SourceRow::Is(row) => text.map(String::as_str) != Some(&**row),
+            SourceRow::Gone | SourceRow::Expired => text.is_some(),
             // Whoever sequences tells about it, once.
-            Found::Bad(_) => true,
+            SourceRow::Bad(_) => true,
+            SourceRow::Kept => false,
         }
     };
     let differing: Vec<usize> = (0..places.len()).filter(differs).collect();
     let known = marked(client, collection, &differing.iter().map(|at| ids[*at]).collect::<Vec<_>>()).await?;
     let is_new = |at: &usize| ![branches[*at], "*", ""].iter().any(|branch| known.contains(&(ids[*at].to_owned(), (*branch).to_owned())));
     let marked: Vec<usize> = differing.into_iter().filter(is_new).collect();
-    let differing = marked.iter().filter(|at| !matches!(found[**at], Found::Bad(_))).count();
+    let differing = marked.iter().filter(|at| !matches!(found[**at], SourceRow::Bad(_))).count();
     let pick = |of: &[&str]| -> Vec<String> { marked.iter().map(|at| of[*at].to_owned()).collect() };
     let sql = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id) SELECT $1, w.m, w.b, w.id FROM unnest($2::text[], $3::text[], $4::text[]) AS w(m, b, id)";
     if !marked.is_empty() {

@@ -25,28 +25,47 @@ pub(super) struct Capture {
     /// The function's name in our schema.
     pub(super) function: String,
     pub(super) table: Table,
-    /// `SELECT collection, merchant, branch, id FROM` what replaces `{rows}`.
-    select: String,
+    collection: String,
+    rows: Rows,
     /// The mark of a TRUNCATE.
     all: String,
+}
+
+/// How marks are made of changed rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rows {
+    /// `SELECT merchant, branch, id FROM` what replaces `{rows}`.
+    each: String,
+    /// Whether merchant and branch are looked up among the known ones, once for each different mark.
+    looked_up: LookUp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LookUp {
+    /// They are taken as they are.
+    None,
+    /// A row whose branch is not there yet, or NULL, is looked at by whoever sequences.
+    OrUnresolved,
+    /// A row of a branch that is not there concerns nobody.
+    OrNothing,
 }
 
 /// Everything that a collection needs.
 pub(super) fn captures(source: &Source) -> Vec<Capture> {
     let collection = source.collection.as_str();
     let all = format!("SELECT {}, '', {}, ''", literal(collection), literal(EVERYTHING));
+    let capture = |n: usize, table: &Table, rows: Rows| Capture {
+        function: function(collection, n),
+        table: table.clone(),
+        collection: collection.to_owned(),
+        rows,
+        all: all.clone(),
+    };
     let mut captures = Vec::new();
     if source.table.kind.has_triggers() {
-        captures.push(Capture { function: function(collection, 0), table: source.table.clone(), select: own(source), all: all.clone() });
+        captures.push(capture(0, &source.table, own(source)));
     }
-    for (n, related) in (1..).zip(&source.related) {
-        captures.push(Capture {
-            function: function(collection, n),
-            table: related.table.clone(),
-            select: of_related(source, related),
-            all: all.clone(),
-        });
-    }
+    captures.extend((1..).zip(&source.related).map(|(n, related)| capture(n, &related.table, of_related(source, related))));
     captures
 }
 
@@ -69,58 +88,70 @@ pub(super) fn short(collection: &str) -> String {
     format!("{}_{:02x}{:02x}{:02x}{:02x}", &collection[..26], hash[0], hash[1], hash[2], hash[3])
 }
 
+/// What is said of each row: byte by byte, for to some collations different ids are the same.
+fn rows(merchant: &str, branch: &str, id: &str, looked_up: LookUp) -> Rows {
+    let bytes = r#"COLLATE "C""#;
+    Rows { each: format!("SELECT ({merchant}) {bytes}, ({branch}) {bytes}, ({id}) {bytes} FROM {{rows}} AS {OWN}"), looked_up }
+}
+
 /// Marks of the collection's own table.
-fn own(source: &Source) -> String {
-    let name = literal(source.collection.as_str());
-    let id = source.id_sql();
+fn own(source: &Source) -> Rows {
+    let (merchant, id) = (&source.merchant, source.id_sql());
     if !source.is_direct {
-        return format!("SELECT {name}, '', {}, {id} FROM {{rows}} AS {OWN}", literal(A_ROW));
+        return rows("''", &literal(A_ROW), &id, LookUp::None);
     }
     match &source.branch {
-        None => format!(
-            "SELECT {name}, coalesce({m}, ''), CASE WHEN {m} IS NULL THEN '' ELSE '*' END, {id} FROM {{rows}} AS {OWN}",
-            m = source.merchant
-        ),
-        Some(branch) if branch.starts_with('\'') && source.merchant.starts_with('\'') => {
-            format!("SELECT {name}, {}, {branch}, {id} FROM {{rows}} AS {OWN}", source.merchant)
+        None => {
+            rows(&format!("coalesce({merchant}, '')"), &format!("CASE WHEN {merchant} IS NULL THEN '' ELSE '*' END"), &id, LookUp::None)
         }
-        // A row whose branch is not there yet, or NULL, is looked at by whoever sequences.
-        Some(branch) => format!(
-            "SELECT {name}, coalesce(b.merchant_id, ''), coalesce(b.branch_id, ''), {id} FROM {{rows}} AS {OWN}
-      LEFT JOIN LATERAL (SELECT b.merchant_id, b.branch_id FROM mstore.branch AS b WHERE b.merchant_id = {} AND b.branch_id = {branch} OFFSET 0) AS b ON true",
-            source.merchant
-        ),
+        Some(branch) if branch.starts_with('\'') && merchant.starts_with('\'') => rows(merchant, branch, &id, LookUp::None),
+        Some(branch) => rows(merchant, branch, &id, LookUp::OrUnresolved),
     }
 }
 
 /// Marks of a table that rows depend on: its key, not the rows, so that a change to a parent of many costs its writer one mark, and so that rows
 /// which another open transaction is adding are found as well.
-fn of_related(source: &Source, related: &Related) -> String {
-    let name = literal(source.collection.as_str());
+fn of_related(source: &Source, related: &Related) -> Rows {
     let columns: Vec<_> = related.columns.iter().collect();
     let id = key::id_sql(OWN, &columns);
     if related.is_whole_key && related.branch.is_none() {
-        return format!("SELECT {name}, '', {}, {id} FROM {{rows}} AS {OWN}", literal(A_ROW));
+        return rows("''", &literal(A_ROW), &id, LookUp::None);
     }
     if let (Some(branch), true, true) = (&related.branch, related.is_whole_key, source.merchant.starts_with('\'')) {
-        let branch = format!("mstore.segment({})", key::text_sql(OWN, branch));
-        return format!(
-            "SELECT {name}, b.merchant_id, b.branch_id, {id} FROM {{rows}} AS {OWN}
-      CROSS JOIN LATERAL (SELECT b.merchant_id, b.branch_id FROM mstore.branch AS b WHERE b.merchant_id = {} AND b.branch_id = {branch} OFFSET 0) AS b",
-            source.merchant
-        );
+        return rows(&source.merchant, &key::segment_sql(OWN, branch), &id, LookUp::OrNothing);
     }
-    format!("SELECT {name}, '', {}, {id} FROM {{rows}} AS {OWN}", literal(&related.alias))
+    rows("''", &literal(&related.alias), &id, LookUp::None)
 }
+
+impl Rows {
+    /// Marks of a statement's rows, each once, of which `sets` are the transition tables. A NULL id would fail the writer; no row can have the empty one.
+    fn marks(&self, collection: &str, sets: &[&str]) -> String {
+        let each: Vec<String> = sets.iter().map(|set| self.each.replace("{rows}", set)).collect();
+        let once = match each.as_slice() {
+            [one] => one.replacen("SELECT ", "SELECT DISTINCT ", 1),
+            several => several.join(" UNION "),
+        };
+        let known =
+            "(SELECT k.merchant_id, k.branch_id FROM mstore.branch AS k WHERE k.merchant_id = s.m AND k.branch_id = s.b OFFSET 0) AS k";
+        let (merchant, branch, join) = match self.looked_up {
+            LookUp::None => ("s.m", "s.b", String::new()),
+            LookUp::OrUnresolved => {
+                ("coalesce(k.merchant_id, '')", "coalesce(k.branch_id, '')", format!("\n      LEFT JOIN LATERAL {known} ON true"))
+            }
+            LookUp::OrNothing => ("k.merchant_id", "k.branch_id", format!("\n      CROSS JOIN LATERAL {known}")),
+        };
+        let name = literal(collection);
+        format!("{INSERT}\n    SELECT {name}, {merchant}, {branch}, s.i FROM ({once}) AS s(m, b, i){join} WHERE s.i IS NOT NULL")
+    }
+}
+
+const INSERT: &str = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id)";
 
 impl Capture {
     /// The statement that makes the function. A session plans it once, perhaps when there was one branch, and keeps the plan: `enable_seqscan` and OFFSET 0
     /// make it look branches up by their key.
     pub(super) fn function_sql(&self) -> String {
-        let insert = "INSERT INTO mstore.mark (collection, merchant_id, branch_id, id)";
-        // A NULL id would fail the writer; no row can have the empty one.
-        let marks = |select: String| format!("{insert}\n    SELECT c, m, b, i FROM ({select}) AS s(c, m, b, i) WHERE i IS NOT NULL");
-        let of = |rows: &str| self.select.replace("{rows}", rows);
+        let marks = |sets: &[&str]| self.rows.marks(&self.collection, sets);
         format!(
             "CREATE OR REPLACE FUNCTION mstore.{}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, mstore, pg_temp SET enable_seqscan = off AS $mstore$
 BEGIN
@@ -131,15 +162,15 @@ BEGIN
   ELSIF TG_OP = 'DELETE' THEN
     {};
   ELSE
-    {insert} {};
+    {INSERT} {};
   END IF;
   RETURN NULL;
 END
 $mstore$",
             quoted(&self.function),
-            marks(format!("{} UNION {}", of("old_rows"), of("new_rows"))),
-            marks(of("new_rows").replacen("SELECT ", "SELECT DISTINCT ", 1)),
-            marks(of("old_rows").replacen("SELECT ", "SELECT DISTINCT ", 1)),
+            marks(&["old_rows", "new_rows"]),
+            marks(&["new_rows"]),
+            marks(&["old_rows"]),
             self.all
         )
     }

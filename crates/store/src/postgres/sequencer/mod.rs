@@ -57,7 +57,7 @@ const PAUSE_PER_LOOK: u32 = 2;
 const CALM_PAUSE_PER_LOOK: u32 = 20;
 /// A round of more rows than this may keep us busy for longer than the database otherwise waits for a server that says nothing.
 const LARGE_ROUND_ROWS: usize = 5_000;
-/// So an import is not undone and begun again for ever on a slow machine; a server that freezes in the middle of one is waited for that long.
+/// So an import is not undone and begun again for ever on a slow machine. Another server does not wait for it: it ends our session soon after our lease.
 const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
 /// The sequencer's state; all of it but what is on its way can be read from the database again.

@@ -8,7 +8,7 @@ use tokio_postgres::Error;
 
 use super::{
     super::{
-        IDS_PER_START, life,
+        IDS_PER_START, lease, life,
         mirror::{columns, signed},
         restore::RESTORED,
         snapshot::Shards,
@@ -30,6 +30,7 @@ impl Sequencer {
         if self.met.is_some_and(|(last, _)| last == made) {
             return Ok(());
         }
+        lease::sign(client, &self.shared).await?;
         let life = life::of(client).await?;
         if self.met.is_some_and(|(_, last)| last != life) {
             self.begin_again(client).await?;

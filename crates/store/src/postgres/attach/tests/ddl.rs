@@ -78,7 +78,7 @@ async fn a_table_swapped_by_renaming_is_captured_again() {
     );
     assert_eq!(foreign.tend().await, None);
     let after = foreign.sequence().await;
-    assert_eq!(after[&("b0".into(), "items".into(), "10".into())], Found::Gone);
+    assert_eq!(after[&("b0".into(), "items".into(), "10".into())], SourceRow::Gone);
     foreign.write("UPDATE items SET qty = 99 WHERE id = 1; UPDATE old SET qty = 98 WHERE id = 2");
     assert_eq!(marked(&foreign.sequence().await), ["+b1 items 1"], "the old table is no longer ours");
 }

@@ -21,11 +21,11 @@ use super::{
     propose,
     registry::Attached,
     resolve, rows,
-    rows::Found,
 };
+use crate::source_row::SourceRow;
 
 /// What `branch`, collection and id of a row came to.
-type Rows = BTreeMap<(String, String, String), Found>;
+type Rows = BTreeMap<(String, String, String), SourceRow>;
 
 /// A database of somebody else with our schema beside it.
 struct Foreign {
@@ -111,9 +111,9 @@ impl Foreign {
                 SELECT 'm1', $1, 'e', 1, 't', 'now' WHERE NOT EXISTS (SELECT 1 FROM mstore.head WHERE branch_id = $1)";
             self.client().execute(sql, &[branch]).await.unwrap();
             let text = match found {
-                Found::Is(text) => Some(&**text),
-                Found::Gone | Found::Expired => None,
-                Found::Bad(_) => continue,
+                SourceRow::Is(text) => Some(&**text),
+                SourceRow::Gone | SourceRow::Expired => None,
+                SourceRow::Bad(_) | SourceRow::Kept => continue,
             };
             let sql = "INSERT INTO mstore.mirror (head, collection, id, seq, bucket, row) SELECT n, $2, $3, 1, 0, $4 FROM mstore.head WHERE branch_id = $1
                 ON CONFLICT (head, collection, id) DO UPDATE SET row = excluded.row";
@@ -130,26 +130,27 @@ impl Foreign {
 /// How many rows of a collection are as they should be, and the reasons of those that are not.
 fn tally(rows: &Rows, of: &str) -> (usize, Vec<String>) {
     let mine = || rows.iter().filter(|((_, collection, _), _)| collection == of);
-    let bad = mine().filter_map(|(_, found)| if let Found::Bad(why) = found { Some(why.clone()) } else { None });
-    (mine().filter(|(_, found)| matches!(found, Found::Is(_))).count(), bad.collect())
+    let bad = mine().filter_map(|(_, found)| if let SourceRow::Bad(why) = found { Some(why.clone()) } else { None });
+    (mine().filter(|(_, found)| matches!(found, SourceRow::Is(_))).count(), bad.collect())
 }
 
 /// One row as JSON.
 #[track_caller]
 fn row(rows: &Rows, branch: &str, collection: &str, id: &str) -> Value {
     match rows.get(&(branch.into(), collection.into(), id.into())) {
-        Some(Found::Is(text)) => serde_json::from_str(text).unwrap(),
+        Some(SourceRow::Is(text)) => serde_json::from_str(text).unwrap(),
         other => panic!("{branch} {collection} {id}: {other:?}; there are {:?}", rows.keys().collect::<BTreeSet<_>>()),
     }
 }
 
 /// What was marked, as `branch collection id` with `+` for there and `-` for gone.
 fn marked(rows: &Rows) -> Vec<String> {
-    let sign = |found: &Found| match found {
-        Found::Is(_) => '+',
-        Found::Gone => '-',
-        Found::Expired => '<',
-        Found::Bad(_) => '!',
+    let sign = |found: &SourceRow| match found {
+        SourceRow::Is(_) => '+',
+        SourceRow::Gone => '-',
+        SourceRow::Expired => '<',
+        SourceRow::Bad(_) => '!',
+        SourceRow::Kept => '?',
     };
     rows.iter().map(|((branch, collection, id), found)| format!("{}{branch} {collection} {id}", sign(found))).collect()
 }

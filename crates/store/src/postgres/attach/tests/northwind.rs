@@ -39,7 +39,7 @@ async fn northwind_is_attached_as_it_is() {
         UPDATE products SET unit_price = 19.123 WHERE product_id = 2; UPDATE order_details SET order_id = 10250 WHERE order_id = 10249 AND product_id = 14");
     let second = foreign.sequence().await;
     assert_eq!(row(&second, "main", "product", "1")["price"]["amount"], 1840);
-    let Found::Bad(why) = &second[&("main".into(), "product".into(), "2".into())] else { panic!("{second:?}") };
+    let SourceRow::Bad(why) = &second[&("main".into(), "product".into(), "2".into())] else { panic!("{second:?}") };
     assert!(why.contains("price") && why.contains("19.123") && why.contains("2 decimals"), "{why}");
     let moved = [
         "-main order_details 10248:11",
