@@ -15,7 +15,7 @@ use tokio_postgres::NoTls;
 
 use super::*;
 use crate::{
-    AcceptUpload, Listing, Merchant, MoveKind, NewClaim, Page, Product, Registry as _, SourceWrite, StockBooks as _, StockMove,
+    AcceptUpload, Inbox as _, Listing, Merchant, MoveKind, NewClaim, Page, Product, Registry as _, SourceWrite, StockBooks as _, StockMove,
     StockPolicy, Written,
     cases::{self, Carrier},
     postgres::{
@@ -203,6 +203,7 @@ tests! {
     transfers_that_cross_end a_claim_is_redeemed_once a_sku_goes_to_one_product an_event_is_taken_once
     an_event_for_another_branch_waits_for_the_upload_that_it_names a_lost_connection_is_replaced
     what_cannot_be_kept_is_refused_by_itself a_change_without_effect_leaves_nothing a_busy_branch_leaves_connections_to_others
+    verdicts_of_a_busy_branch_leave_connections_to_others
 }
 
 mod races {
@@ -361,11 +362,40 @@ mod races {
         let lock = "BEGIN; SELECT FROM mstore.branch WHERE branch_id = 'a' FOR UPDATE";
         somebody.batch_execute(lock).await.unwrap();
         // More than there are connections, and all of them ask for one before the other branch does.
-        let mut busy = future::join_all((0..20).map(|_| deliver(one, "a", "1")));
+        goes_on_beside(&somebody, one, (0..20).map(|_| deliver(one, "a", "1"))).await;
+        assert_eq!((stock(database, "a"), stock(database, "b")), ("20000 20000".into(), "1000 1000".into()));
+    }
+
+    pub(super) async fn verdicts_of_a_busy_branch_leave_connections_to_others(database: &Database<'_>, one: &Server, _: &Server) {
+        for n in 1..=20 {
+            one.accept("a", "till", &[sale(n)]).await.unwrap();
+        }
+        let ids = database.psql(
+            "INSERT INTO mstore.operation_inbox (merchant_id, branch_id, id, device_id, journal_id, device_seq, type, body, received_at, next_attempt_at)
+             SELECT merchant_id, branch_id, id, device_id, journal_id, device_seq, type, '{}', recorded_at, recorded_at FROM mstore.operation RETURNING id",
+        );
+        let ids: Vec<OperationId> = ids.lines().filter_map(OperationId::parse).collect();
+        assert_eq!(ids.len(), 20);
+        let (somebody, connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        somebody.batch_execute("BEGIN; SELECT FROM mstore.branch WHERE branch_id = 'a' FOR UPDATE").await.unwrap();
+        let merchant = merchant();
+        let verdicts = ids.iter().map(|id| one.give_verdict(&merchant, *id, mstore_protocol::BackendVerdict::accepted()));
+        goes_on_beside(&somebody, one, verdicts).await;
+        assert_eq!(database.psql("SELECT count(*) FROM mstore.operation_inbox WHERE verdict = 'accepted'"), "20");
+    }
+
+    /// Another branch is served while `somebody` holds up all of these, and they are done when he lets them.
+    async fn goes_on_beside<T: std::fmt::Debug>(
+        somebody: &tokio_postgres::Client,
+        server: &Server,
+        held_up: impl Iterator<Item = impl Future<Output = Result<T, StoreError>>>,
+    ) {
+        let mut busy = future::join_all(held_up);
         assert!(futures_util::poll!(&mut busy).is_pending());
         let other = async {
-            deliver(one, "b", "1").await.unwrap();
-            one.list(Listing::Alarms).await;
+            deliver(server, "b", "1").await.unwrap();
+            server.list(Listing::Alarms).await;
         };
         match future::select(std::pin::pin!(other), busy).await {
             Either::Left(((), rest)) => {
@@ -374,7 +404,6 @@ mod races {
             }
             Either::Right((gave_up, _)) => panic!("the other branch waited for them: {gave_up:?}"),
         }
-        assert_eq!((stock(database, "a"), stock(database, "b")), ("20000 20000".into(), "1000 1000".into()));
     }
 
     pub(super) async fn what_cannot_be_kept_is_refused_by_itself(database: &Database<'_>, one: &Server, two: &Server) {
