@@ -50,6 +50,15 @@ pub(super) fn text_sql(at: &str, column: &Column) -> String {
     }
 }
 
+/// A value as the name of a merchant or branch. Most can be one as they are, and are not given to the function for the others: PostgreSQL parses and plans
+/// that anew for every statement.
+pub(super) fn segment_sql(at: &str, column: &Column) -> String {
+    let text = text_sql(at, column);
+    format!(
+        r#"(CASE WHEN {text} COLLATE "C" ~ '^[A-Za-z0-9_-]{{1,64}}$' AND {text} COLLATE "C" NOT IN ('admin', 'devices') THEN {text} ELSE mstore.segment({text}) END)"#
+    )
+}
+
 /// The id of a row, NULL if any part is.
 pub(super) fn id_sql(at: &str, key: &[&Column]) -> String {
     if let [column] = key {

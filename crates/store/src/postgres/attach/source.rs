@@ -187,7 +187,7 @@ impl<'a> Scope<'a> {
                 if let Some(why) = key::refusal(column) {
                     return Err(format!("{what}: {name}: {why}"));
                 }
-                Ok((Some(format!("mstore.segment({})", key::text_sql(&alias, column))), name.of.is_none()))
+                Ok((Some(key::segment_sql(&alias, column)), name.of.is_none()))
             }
         }
     }

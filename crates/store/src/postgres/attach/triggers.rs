@@ -118,8 +118,7 @@ fn of_related(source: &Source, related: &Related) -> Rows {
         return rows("''", &literal(A_ROW), &id, LookUp::None);
     }
     if let (Some(branch), true, true) = (&related.branch, related.is_whole_key, source.merchant.starts_with('\'')) {
-        let branch = format!("mstore.segment({})", key::text_sql(OWN, branch));
-        return rows(&source.merchant, &branch, &id, LookUp::OrNothing);
+        return rows(&source.merchant, &key::segment_sql(OWN, branch), &id, LookUp::OrNothing);
     }
     rows("''", &literal(&related.alias), &id, LookUp::None)
 }
