@@ -18,6 +18,8 @@ use serde_json::json;
 
 /// Servers killed, one after the other.
 const KILLS: usize = 12;
+/// Rows of one import, which are one round.
+const IMPORTED: usize = 8_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_server_answers_anything() {
@@ -126,6 +128,28 @@ async fn a_frozen_server_that_wakes_up_late_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_frozen_inside_a_transaction_holds_nobody_up() {
+    frozen_inside(|branch| {
+        format!(
+            "INSERT INTO mstore.stock_move (merchant_id, branch_id, id, collection, item_id, quantity_milli, effect_milli, reason)
+             VALUES ('m1', '{branch}', 'caught', 'product', 'Q', 1000, 1000, 'delivery')"
+        )
+    })
+    .await;
+}
+
+/// More rows than the database waits for with its usual patience.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_does_one_frozen_inside_an_import() {
+    frozen_inside(|branch| {
+        format!(
+            "INSERT INTO mstore.inventory (merchant_id, branch_id, id, name)
+             SELECT 'm1', '{branch}', 'imported-' || n, 'Imported' FROM generate_series(1, {IMPORTED}) n"
+        )
+    })
+    .await;
+}
+
+async fn frozen_inside(write: impl Fn(&str) -> String) {
     if !rig_is_there() {
         return;
     }
@@ -137,11 +161,7 @@ async fn a_server_frozen_inside_a_transaction_holds_nobody_up() {
     tokio::spawn(connection);
     // Nobody can write a commit while this lasts: its sequencer comes to a stop inside its transaction.
     customer.batch_execute("BEGIN; LOCK TABLE mstore.commit_log IN SHARE MODE").await.unwrap();
-    let write = format!(
-        "INSERT INTO mstore.stock_move (merchant_id, branch_id, id, collection, item_id, quantity_milli, effect_milli, reason)
-         VALUES ('m1', '{branch}', 'caught', 'product', 'Q', 1000, 1000, 'delivery')"
-    );
-    chain.sql.rows(&write).await;
+    chain.sql.rows(&write(branch)).await;
     let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'mstore.commit_log'::regclass AND NOT granted";
     until("it is inside its transaction", async || chain.sql.one(waits).await == "1").await;
     frozen.signal("STOP");
