@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Command::Demo { args } => demo::run(&args),
         Command::Test { no_install, filter } => suite::run(no_install, filter.as_deref()),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),
-        Command::Web => web::build().map(|()| ExitCode::SUCCESS),
+        Command::Web => web::fetch().and_then(|()| web::build()).map(|()| ExitCode::SUCCESS),
         Command::Torture(args) => torture::run(&args),
         Command::Setup => setup::install_missing().map(|()| ExitCode::SUCCESS),
         Command::Tidy { bless } => tidy::run(bless),

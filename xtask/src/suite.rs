@@ -27,7 +27,11 @@ pub(crate) fn run(no_install: bool, filter: Option<&str>) -> Result<ExitCode> {
     };
     let mut totals = Totals::default();
     // Before anything is compiled: the server embeds what it finds.
-    let mut all_good = prepare_web(skip_missing, &mut totals)?;
+    let web = prepare_web()?;
+    let mut all_good = web != Web::Broken;
+    if web == Web::LeftOut {
+        totals.skip();
+    }
     for pass in PASSES {
         let mut command = test_command(pass, filter);
         if skip_missing {
@@ -35,7 +39,7 @@ pub(crate) fn run(no_install: bool, filter: Option<&str>) -> Result<ExitCode> {
         }
         all_good &= stream(&mut command, &mut std::io::stdout(), &mut totals)?;
     }
-    if filter.is_none() && web::can_build() {
+    if filter.is_none() && web == Web::Ready {
         for mut command in [web::unit_tests(), web::live_tests()] {
             all_good &= stream(command.stdout(Stdio::piped()), &mut std::io::stdout(), &mut totals)?;
         }
@@ -55,19 +59,30 @@ pub(crate) fn run(no_install: bool, filter: Option<&str>) -> Result<ExitCode> {
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Builds and checks the packages in TypeScript; a machine without Node may leave them out where skipping is allowed.
-fn prepare_web(skip_missing: bool, totals: &mut Totals) -> Result<bool> {
-    if skip_missing && !web::can_build() {
+/// What became of the packages in TypeScript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Web {
+    Ready,
+    Broken,
+    LeftOut,
+}
+
+/// Builds and checks the packages in TypeScript. A machine whose Node is too old (that of Debian 12 is) or which reaches no npm leaves them out, and says so:
+/// everything else can be tested without.
+fn prepare_web() -> Result<Web> {
+    if !web::can_build() {
         println!("skipped: web: Node is missing or too old");
-        totals.skip();
-        return Ok(true);
+        return Ok(Web::LeftOut);
     }
-    web::build()?;
-    if let Err(error) = web::check() {
+    if let Err(error) = web::fetch() {
+        println!("skipped: web: the packages cannot be fetched: {error:#}");
+        return Ok(Web::LeftOut);
+    }
+    if let Err(error) = web::build().and_then(|()| web::check()) {
         println!("xtask: {error:#}");
-        return Ok(false);
+        return Ok(Web::Broken);
     }
-    Ok(true)
+    Ok(Web::Ready)
 }
 
 /// The torture of real processes, counted as one more test; as skipped where a program for it is missing.

@@ -11,12 +11,16 @@ const NODE_MIN: (u32, u32) = (20, 19);
 /// Tells the tests with real processes which program to start.
 const PROGRAM: &str = "SYNC_PROGRAM";
 
-/// Installs the packages that the lock file names, and builds the pages that the server embeds.
-pub(crate) fn build() -> Result<()> {
+/// Installs the packages that the lock file names.
+pub(crate) fn fetch() -> Result<()> {
     let found = node_version().context("no Node here: install Debian's nodejs and npm, or another Node")?;
     let (major, minor) = NODE_MIN;
     ensure!(found >= NODE_MIN, "Node {}.{} is too old: {major}.{minor} or later is needed", found.0, found.1);
-    run(&["ci", "--no-audit", "--no-fund"])?;
+    run(&["ci", "--no-audit", "--no-fund"])
+}
+
+/// Builds the pages that the server embeds.
+pub(crate) fn build() -> Result<()> {
     run(&["run", "build", "--workspaces"])?;
     println!("xtask: the pages are in crates/server/web; the next build of the server embeds them");
     Ok(())

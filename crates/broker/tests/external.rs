@@ -14,6 +14,10 @@ use bytes::Bytes;
 use mstore_broker::{Broker as _, CanaryState, ExternalBroker, ExternalConfig, Login, Message, PublishError, Receipt, TlsFiles};
 use mstore_protocol::Env;
 use mstore_rig::{Mosquitto, Program, have};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use self::{
     common::{
@@ -157,6 +161,44 @@ async fn a_broker_that_hangs_is_given_up() {
     mosquitto.resume();
     soon("a connection", state.wait_for(|state| state.up)).await.unwrap();
     broker.publish(message("1".into())).await.unwrap();
+}
+
+/// A node that has lost the others of its cluster: it lets in and answers pings, and acknowledges only on its second connection.
+async fn half_dead_node(listener: TcpListener) {
+    for acknowledges in [false, true] {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let mut head = [0; 2];
+            while socket.read_exact(&mut head).await.is_ok() {
+                // Everything here is shorter than 128 bytes.
+                let mut body = vec![0; usize::from(head[1])];
+                socket.read_exact(&mut body).await.unwrap();
+                let answer: &[u8] = match head[0] >> 4 {
+                    1 => &[0x20, 2, 0, 0],
+                    3 if acknowledges => &[0x40, 2, body[2 + TOPIC.len()], body[3 + TOPIC.len()]],
+                    12 => &[0xD0, 0],
+                    _other => &[],
+                };
+                socket.write_all(answer).await.unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_answers_and_acknowledges_nothing_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(listener.local_addr().unwrap().port());
+    config.timing.acknowledged_within = Duration::from_millis(300);
+    tokio::spawn(half_dead_node(listener));
+    let broker = ExternalBroker::start(config);
+    let first = up(&broker).await;
+    let lost = soon("a word", broker.send_on(first, message("1".into())).await.unwrap()).await;
+    assert_eq!(lost, Err(PublishError::Lost));
+    let mut connections = broker.connections();
+    let second = *soon("another connection", connections.wait_for(|number| *number > first)).await.unwrap();
+    assert_eq!(soon("an acknowledgement", broker.send_on(second, message("1".into())).await.unwrap()).await, Ok(()));
+    broker.shutdown().await;
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn a_token_changes_and_no_delta_is_missed() {
     last = last.max(shop.deliver("tea", "1").await);
     shows(&till, last).await;
     assert_eq!(till.product("tea").unwrap().unwrap().stock.to_string(), (5 * 21 + 1).to_string());
-    let http = reqwest::Client::new();
+    let http = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
     let old = http.get(format!("{url}/v1/m1/b1/head")).bearer_auth(format!("till-1:{first}")).send().await.unwrap();
     assert_eq!(old.status().as_u16(), 401, "the first token ended long ago");
     // What is on disk is what works.

@@ -125,6 +125,9 @@ pub struct ExternalTiming {
     pub connect_within: Duration,
     /// Silence after which we ask whether the broker is still there, default 5 s; a second silence of that length ends the connection.
     pub keep_alive: Duration,
+    /// For the next acknowledgement, while there is something to acknowledge: default 10 s. A node of a cluster that has lost the others may answer pings and
+    /// acknowledge nothing.
+    pub acknowledged_within: Duration,
     /// Between two tries to connect: drawn between zero and this, doubled from the first to the second. Default 250 ms and 10 s.
     pub retry_min: Duration,
     /// The longest such wait.
@@ -143,6 +146,7 @@ impl Default for ExternalTiming {
             in_flight_max: 1_000,
             connect_within: Duration::from_secs(5),
             keep_alive: Duration::from_secs(5),
+            acknowledged_within: Duration::from_secs(10),
             retry_min: Duration::from_millis(250),
             retry_max: Duration::from_secs(10),
             refused_wait: Duration::from_secs(15),

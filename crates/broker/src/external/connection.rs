@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, Publish, TlsConfiguration,
-    Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish,
+    TlsConfiguration, Transport,
 };
 use tokio::{
     sync::{mpsc, oneshot},
     task::{AbortHandle, JoinHandle},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -66,7 +66,8 @@ impl Connection {
         let (ready, connected) = oneshot::channel();
         // Even an idle connection says something once per keep-alive; one that is stuck in a write does not.
         let silence_max = config.timing.keep_alive.max(Duration::from_secs(1)) * 2 + config.timing.connect_within;
-        let mut driver = tokio::spawn(drive(events, silence_max, ready, sender));
+        let waiting = Waiting::new(config.timing.acknowledged_within);
+        let mut driver = tokio::spawn(drive(events, silence_max, waiting, ready, sender));
         let abort = driver.abort_handle();
         match timeout(config.timing.connect_within, connected).await {
             Ok(Ok(())) => Ok(Self { client, arrived, driver, abort }),
@@ -116,16 +117,58 @@ fn options(config: &ExternalConfig, node: &BrokerNode, client_id: &str, login: O
     options
 }
 
+/// What was published and is not acknowledged: how much, and since when nothing has been.
+struct Waiting {
+    within: Duration,
+    count: u32,
+    since: Instant,
+}
+
+impl Waiting {
+    fn new(within: Duration) -> Self {
+        Self { within, count: 0, since: Instant::now() }
+    }
+
+    fn published(&mut self) {
+        if self.count == 0 {
+            self.since = Instant::now();
+        }
+        self.count += 1;
+    }
+
+    fn acknowledged(&mut self) {
+        self.count = self.count.saturating_sub(1);
+        self.since = Instant::now();
+    }
+
+    fn until(&self) -> Option<Instant> {
+        (self.count > 0).then(|| self.since + self.within)
+    }
+}
+
 /// Reads and writes until the connection ends.
-async fn drive(mut events: EventLoop, silence_max: Duration, ready: oneshot::Sender<()>, arrived: mpsc::Sender<Publish>) -> Down {
+async fn drive(
+    mut events: EventLoop,
+    silence_max: Duration,
+    mut waiting: Waiting,
+    ready: oneshot::Sender<()>,
+    arrived: mpsc::Sender<Publish>,
+) -> Down {
     let mut ready = Some(ready);
     loop {
-        let event = match timeout(silence_max, events.poll()).await {
+        let silent = Instant::now() + silence_max;
+        let overdue = waiting.until().filter(|overdue| *overdue < silent);
+        // Whichever comes first ends the connection, so it does no harm that the poll is given up half done.
+        let event = match timeout_at(overdue.unwrap_or(silent), events.poll()).await {
             Ok(Ok(event)) => event,
             Ok(Err(error)) => return down(&error),
-            Err(_silent) => return Down::Network(format!("nothing went through for {silence_max:?}")),
+            Err(_late) if overdue.is_some() => return Down::Network(format!("nothing was acknowledged for {:?}", waiting.within)),
+            Err(_late) => return Down::Network(format!("nothing went through for {silence_max:?}")),
         };
         match event {
+            // QoS 0 has no number.
+            Event::Outgoing(Outgoing::Publish(1..)) => waiting.published(),
+            Event::Incoming(Packet::PubAck(_)) => waiting.acknowledged(),
             Event::Incoming(Packet::ConnAck(_)) => {
                 // Nobody waits any more: the connection is about to be dropped.
                 let _gone = ready.take().map(|ready| ready.send(()));

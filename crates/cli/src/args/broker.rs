@@ -45,7 +45,7 @@ pub(crate) struct SetupArgs {
     pub(crate) url: String,
     /// Authorities of an mqtts:// broker (PEM) [default: the system's].
     #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
+    pub(crate) broker_ca: Option<PathBuf>,
     /// Do it, on the running broker.
     #[arg(long, requires_all = ["admin_username", "admin_password_file"])]
     pub(crate) apply: bool,
@@ -77,7 +77,7 @@ pub(crate) struct VerifyBrokerArgs {
     pub(crate) url: Option<String>,
     /// Authorities of an mqtts:// broker (PEM) [default: the system's].
     #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
+    pub(crate) broker_ca: Option<PathBuf>,
     /// The server's own account there.
     #[arg(long, value_name = "NAME")]
     pub(crate) backend_username: String,

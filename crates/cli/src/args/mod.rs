@@ -461,3 +461,13 @@ pub(crate) struct VerifyArgs {
 pub(crate) fn address(name: &str, raw: &str) -> Result<SocketAddr, String> {
     raw.parse().map_err(|_| format!("{name} = {raw:?} is not an address like 127.0.0.1:8080"))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_command_has_two_options_of_one_name() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -44,7 +44,7 @@ pub(super) async fn run(args: VerifyBrokerArgs) -> Result<(), Failure> {
     let stage = Stage::set(AdminApi::from_args(&args.admin)?).await?;
     let url = args.url.as_deref().unwrap_or(&stage.mqtt_url);
     let url: BrokerUrl = url.parse().map_err(|why| Failure::usage(format!("--url: {why}")))?;
-    let tls = url.tls.then(|| trust(args.ca.as_deref())).transpose()?;
+    let tls = url.tls.then(|| trust(args.broker_ca.as_deref())).transpose()?;
     let place = Place { url, tls };
     let version = version::version(&args, &place, observer.as_ref()).await?;
     let cases = cases::cases(&stage.env, &args.cases);
@@ -73,7 +73,7 @@ fn trust(authorities: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, Failur
     let certificates = match authorities {
         Some(file) => CertificateDer::pem_file_iter(file)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| Failure::usage(format!("--ca {}: {error}", file.display())))?,
+            .map_err(|error| Failure::usage(format!("--broker-ca {}: {error}", file.display())))?,
         None => rustls_native_certs::load_native_certs().certs,
     };
     roots.add_parsable_certificates(certificates);

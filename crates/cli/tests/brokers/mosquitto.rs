@@ -118,7 +118,7 @@ fn over_tls_with_a_certificate_of_the_servers_own() {
     }
     let mosquitto = Mosquitto::with_dynamic_security_over_tls();
     let [authority, certificate, key] = mosquitto.certificates().map(|file| file.to_str().unwrap().to_owned());
-    let rig = Rig::prepare(mosquitto, &["--ca", &authority]);
+    let rig = Rig::prepare(mosquitto, &["--broker-ca", &authority]);
     let certified = ["--broker-ca", &authority, "--broker-cert", &certificate, "--broker-key", &key];
     // Devices have no certificate; they use the other listener.
     let told = ["--public-mqtt-url", &rig.mosquitto.url()];
@@ -128,7 +128,7 @@ fn over_tls_with_a_certificate_of_the_servers_own() {
     let backend = rig.account("mstore-backend-dev");
     let verify = ["broker", "verify", "mosquitto", "--json", "--case", "C", "--case", "L01", "--case", "L05"];
     let account = ["--backend-username", backend.name, "--backend-password-file", backend.path()];
-    let output = server.try_admin(&[&verify[..], &account, &["--ca", &authority]].concat());
+    let output = server.try_admin(&[&verify[..], &account, &["--broker-ca", &authority]].concat());
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     assert!(report["url"].as_str().unwrap().starts_with("mqtts://localhost:") && report["ok"].as_u64().unwrap() >= 5, "{report:#}");

@@ -81,7 +81,8 @@ async fn renewed(client: &tokio_postgres::Client, shared: &Shared) -> Result<(),
     let renewed = tokio::time::timeout(shared.config.lease, client.execute(sql, &[&shared.server_id, &lease])).await;
     match renewed {
         Ok(Ok(1)) => shared.set_lease(Some(asked + shared.config.lease)),
-        Ok(Ok(_none)) => shared.set_lease(None),
+        // The first renewal may overtake the registration.
+        Ok(Ok(_none)) => shared.no_lease_at(asked),
         Ok(Err(error)) => return Err(error),
         Err(_late) => {}
     }

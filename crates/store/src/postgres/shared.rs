@@ -115,6 +115,14 @@ impl Shared {
         }
     }
 
+    /// The database knew nothing of our lease when it was asked at that time; it may have been given since.
+    pub(super) fn no_lease_at(&self, asked: Instant) {
+        let mut until = self.lease_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_some_and(|until| until <= asked + self.config.lease) {
+            *until = None;
+        }
+    }
+
     /// The head of a branch that is ours, from memory; not while that may be older than what another server can read already.
     pub(super) fn own_head(&self, key: &BranchKey) -> Option<Head> {
         if self.is_committing() {

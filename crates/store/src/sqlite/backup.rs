@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::OptionalExtension as _;
+use rusqlite::{ErrorCode, OptionalExtension as _};
 
 use super::connection;
 
@@ -53,7 +53,7 @@ pub enum BackupError {
 /// Copies the database at `from` to `to`, where nothing may be yet. A server may go on writing meanwhile: the copy has everything that was answered before
 /// it began. What it returns was read from the copy, which has been checked and is on disk.
 pub fn backup(from: &Path, to: &Path) -> Result<Copied, BackupError> {
-    let failed = |source| BackupError::Sqlite { path: from.to_owned(), source };
+    let failed = |source| unreadable(from, source);
     let source = connection::reader(from).map_err(failed)?;
     // Numbers of rows that no column keeps may change by this; nothing remembers them.
     source.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed)?;
@@ -64,7 +64,7 @@ pub fn backup(from: &Path, to: &Path) -> Result<Copied, BackupError> {
 
 /// Reads a copy from its first page to its last, and says what is in it.
 pub fn check(path: &Path) -> Result<Copied, BackupError> {
-    let failed = |source| BackupError::Sqlite { path: path.to_owned(), source };
+    let failed = |source| unreadable(path, source);
     let bytes = std::fs::metadata(path).map_err(|source| BackupError::Io { path: path.to_owned(), source })?.len();
     let conn = connection::reader(path).map_err(failed)?;
     let verdict: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
@@ -82,6 +82,14 @@ pub fn check(path: &Path) -> Result<Copied, BackupError> {
     Ok(Copied { bytes, branches, commits })
 }
 
+fn unreadable(path: &Path, source: rusqlite::Error) -> BackupError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => BackupError::Damaged { path, what: source.to_string() },
+        Some(_) | None => BackupError::Sqlite { path, source },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -94,7 +102,7 @@ mod tests {
         rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
         assert!(matches!(check(&path), Err(BackupError::Damaged { .. })));
         std::fs::write(&path, [7; 8192]).unwrap();
-        assert!(matches!(check(&path), Err(BackupError::Sqlite { .. })));
+        assert!(matches!(check(&path), Err(BackupError::Damaged { .. })));
         assert!(matches!(check(&dir.path().join("none.db")), Err(BackupError::Io { .. })));
     }
 

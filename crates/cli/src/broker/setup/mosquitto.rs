@@ -53,7 +53,7 @@ pub(super) async fn run(args: SetupArgs) -> Result<(), Failure> {
 async fn apply(args: &SetupArgs, env: &Env) -> Result<(), Failure> {
     let url = args.url.parse().map_err(|why| Failure::usage(format!("--url: {why}")))?;
     let mut way = ExternalConfig::new(url, env.clone());
-    way.tls = TlsFiles::read(args.ca.as_deref(), None).map_err(|error| Failure::usage(format!("--ca: {error}")))?;
+    way.tls = TlsFiles::read(args.broker_ca.as_deref(), None).map_err(|error| Failure::usage(format!("--broker-ca: {error}")))?;
     let (Some(username), Some(file)) = (&args.admin_username, &args.admin_password_file) else {
         return Err(Failure::usage("--apply needs --admin-username and --admin-password-file"));
     };
