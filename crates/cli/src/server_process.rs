@@ -51,6 +51,8 @@ impl ServerProcess {
             command.env("MSTORE_DATABASE", url);
         }
         let mut child = command
+            // All tills of a demo or a benchmark have the address of this machine; those of a chain have one each.
+            .env("MSTORE_REQUESTS_PER_ADDRESS_MAX", "4096")
             .args(["serve", "--ready-json", "--log", "warn", "--data-dir"])
             .arg(data_dir)
             .args(["--listen", &address(|ready| &ready.http)])

@@ -132,7 +132,7 @@ const SETTINGS: &[Setting] = &[
     },
     Setting { key: "connections_max", default: "20000", doc: "open connections, over HTTP and over MQTT each" },
     Setting { key: "connections_per_address_max", default: "8000", doc: "the same from one address" },
-    Setting { key: "requests_max", default: "1024", doc: "HTTP requests worked on at one time" },
+    Setting { key: "requests_max", default: "4096", doc: "HTTP requests worked on at one time" },
     Setting { key: "requests_per_address_max", default: "768", doc: "the same from one address" },
     Setting { key: "login_timeout_s", default: "10", doc: "seconds from an MQTT connection's beginning to its login" },
     Setting { key: "request_timeout_s", default: "30", doc: "seconds for a request's head, and again for its body" },

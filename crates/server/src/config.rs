@@ -168,7 +168,7 @@ pub struct ServerLimits {
     pub connections_max: usize,
     /// The same from one address, default 8,000: a whole chain may sit behind one.
     pub connections_per_address_max: usize,
-    /// Requests worked on at one time, default 1,024; further ones are answered 503 with `Retry-After: 1`.
+    /// Requests worked on at one time, default 4,096; further ones are answered 503 with `Retry-After: 1`.
     pub requests_max: usize,
     /// The same from one address, default 768.
     pub requests_per_address_max: usize,
@@ -198,7 +198,7 @@ impl Default for ServerLimits {
         Self {
             connections_max: 20_000,
             connections_per_address_max: 8_000,
-            requests_max: 1_024,
+            requests_max: 4_096,
             requests_per_address_max: 768,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),

@@ -11,7 +11,7 @@ pub(crate) struct LimitArgs {
     /// The same from one address [default: 8000].
     #[arg(long, value_name = "CONNECTIONS")]
     pub(crate) connections_per_address_max: Option<String>,
-    /// HTTP requests worked on at one time [default: 1024].
+    /// HTTP requests worked on at one time [default: 4096].
     #[arg(long, value_name = "REQUESTS")]
     pub(crate) requests_max: Option<String>,
     /// The same from one address [default: 768].

@@ -48,8 +48,10 @@ async fn the_overview_counts_tills_by_branch_and_shows_the_worst_first() {
     shop.claim("till-4", "b2").await;
     report(&shop, &fresh, json!({})).await;
     report(&shop, &polling, json!({"state": "polling", "queue_depth": 4, "oldest_pending_s": 60, "dead_letters": 1})).await;
-    let seen = overview(&shop, "", |seen| seen["total"]["devices"] == 3 && seen["branches"][0]["fresh"] == 1).await;
-    assert_eq!(seen["branches"][0]["catching_up"], 1);
+    let seen = overview(&shop, "", |seen| {
+        seen["total"]["devices"] == 3 && seen["branches"][0]["fresh"] == 1 && seen["branches"][0]["catching_up"] == 1
+    })
+    .await;
     assert_eq!((&seen["branches"][0]["branch"], &seen["branches"][0]["queue"]), (&json!("b1"), &json!(4)));
     assert!(seen["branches"][0]["queue_oldest_s"].as_u64().unwrap() >= 60);
     assert_eq!(seen["branches"][1]["stale"], 1, "enrolled, and never heard of: {seen}");

@@ -19,7 +19,7 @@ use mstore_server::{WebhookConfig, WebhookSecret};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{Notify, watch},
     time::timeout,
 };
@@ -230,9 +230,10 @@ async fn a_failing_backend_is_tried_again_and_nothing_overtakes() {
 
 #[tokio::test]
 async fn a_backend_that_was_away_gets_everything_when_it_is_back() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound and not listening: connections are refused, and nobody else gets the port.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
     let (shop, till) = open_with(webhook(&format!("http://{addr}/sync"))).await;
     let operations: Vec<Value> = (1..=3).map(|n| sale(n, "tea", "1")).collect();
     assert_eq!(verdict(&shop.sell(&till, "b1", &operations).await, 2)["code"], "awaits_backend");
@@ -240,7 +241,7 @@ async fn a_backend_that_was_away_gets_everything_when_it_is_back() {
     assert!(waiting.last().unwrap()["last_error"].as_str().unwrap().contains("refused"), "{waiting:?}");
     assert_eq!(alarms(&shop, "webhook_failing").await.len(), 1);
     assert!(waiting[..2].iter().all(|item| item["attempts"] == 0), "they wait behind the first");
-    let backend = Backend::on(TcpListener::bind(addr).await.unwrap(), |_| say(200, ACCEPTED));
+    let backend = Backend::on(socket.listen(16).unwrap(), |_| say(200, ACCEPTED));
     until(&shop, "decided", "", <[Value]>::is_empty).await;
     let seen = backend.first(3).await;
     assert!(seen.iter().map(Seen::id).eq(operations.iter().map(|operation| &operation["id"])));
