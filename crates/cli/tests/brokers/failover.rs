@@ -183,7 +183,7 @@ async fn kill(shop: &mut Shop, node: usize, name: &'static str, noticed: impl As
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails in one run of two: a node that answers pings and acknowledges nothing stops publishing for more than a minute"]
+#[ignore = "fails in one run of two: after a kill the cluster hands frames on minutes late, and tills wait for their poll"]
 async fn a_node_of_a_cluster_dies_and_nothing_is_lost() {
     if !have(&[Program::Nats]) {
         return;
