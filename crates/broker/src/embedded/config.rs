@@ -63,7 +63,7 @@ pub struct BrokerLimits {
     pub handshake_timeout: Duration,
     /// Open connections from one address, default 8,000: a whole chain may sit behind one. Not on plain loopback listeners.
     pub connections_per_address_max: usize,
-    /// Wrong logins from one address that are answered and logged, default 60 and one more every 2 s; the others are hung up on.
+    /// Wrong logins from one address that are logged, default 60 and one more every 2 s; the others are refused without a line.
     pub wrong_logins: Rate,
     /// Longest keep-alive, default 600 s: a client that asks for more, or for none, is held to this. Silence of 1.5 times it ends a connection.
     pub keep_alive_max: Duration,
